@@ -1,0 +1,162 @@
+"""Contracts between the layers: what a store offers, what a protocol plugs into, who is asking.
+
+These know only the data model. Stores implement them, protocols use them, neither knows the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ndstream.core.counters import Counters
+from ndstream.core.dtypes import DType
+from ndstream.core.limits import DEFAULT_LIMITS, Limits
+from ndstream.core.model import Directory, File, Node
+from ndstream.core.selection import Selection
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who is asking, and which virtual directories do not exist for them.
+
+    `key` is what limits are counted by: the user name, or the address of somebody anonymous. `hidden` holds virtual
+    paths (no leading slash; "" is the root) of directories that, with all below them, are not there for this user.
+    """
+
+    user: str | None = None
+    key: str = ""
+    hidden: frozenset[str] = frozenset()
+
+    def sees(self, path: str) -> bool:
+        """Whether the virtual path, of a file or a directory, exists for this user."""
+        if not self.hidden:
+            return True
+        parts = path.split("/") if path else []
+        return not any("/".join(parts[:n]) in self.hidden for n in range(len(parts) + 1))
+
+
+ANYBODY = Access()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detail:
+    """How much a description should hold.
+
+    The named object is always described. Members of a group at distance `depth` or less are described too, if the
+    group is the named one or has at most `wide` links; datasets and links met on the way always are. Data of a
+    dataset comes along when it takes at most `data` bytes (and at most `Limits.inline_data`).
+    """
+
+    depth: int = 0
+    wide: int = 20
+    data: int = 0
+
+
+class Reading(Protocol):
+    """An array on its way out of a store: checked and ready, nothing sent yet.
+
+    Attributes
+    ----------
+    dtype
+        Element type of what comes.
+    shape
+        Shape of the result, without the axes that integers dropped.
+    nbytes
+        Length of all buffers together, None when the type is of variable length.
+
+    Iterate once, over `buffers` for a fixed type, over `elements` otherwise. When iteration fails half way, what came
+    before must not be taken for the whole. `ready` holds the whole as one buffer when it was small and at hand.
+    """
+
+    @property
+    def dtype(self) -> DType: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def nbytes(self) -> int | None: ...
+
+    @property
+    def ready(self) -> memoryview | None: ...
+
+    def buffers(self) -> AsyncIterator[memoryview]:
+        """Elements as bytes in C order, in pieces of whole elements, each valid until its last reference is dropped."""
+        ...
+
+    def elements(self) -> AsyncIterator[list[Any]]:
+        """Elements of variable length in C order, in lists (see `ndstream.core.elements`)."""
+        ...
+
+    async def aclose(self) -> None:
+        """Give back what the reading holds; safe to call at any time, more than once."""
+        ...
+
+
+class Store(Protocol):
+    """A tree of files with arrays in them.
+
+    Every method raises `NotFound` for what does not exist or must not be seen, `DataError` or `ServiceError` when
+    what exists cannot be read, and has no other effect.
+    """
+
+    async def lookup(self, path: str, access: Access, *, depth: int = 0) -> Directory | File:
+        """Describe the directory or file at a virtual path; `depth` levels of sub-directories are expanded."""
+        ...
+
+    async def describe(self, path: str, name: str, access: Access, detail: Detail) -> Node:
+        """Describe an object of an HDF5 file, soft and external links followed."""
+        ...
+
+    async def read(
+        self, path: str, name: str, access: Access, selection: Selection | Callable[[tuple[int, ...]], Selection] | None
+    ) -> Reading:
+        """Prepare to read a part of a dataset; None means all of it.
+
+        A function in place of the selection is called with the shape, for callers that must see it first. Fixed
+        types come as the file stores them (byte order, gaps between members and all); `wire.recast` converts.
+
+        Raises
+        ------
+        InvalidSelection, OutOfBounds
+            Before anything is read.
+        UnsupportedDType
+            When there is no way to read the type.
+        """
+        ...
+
+    async def open(self, path: str, access: Access) -> tuple[File, int]:
+        """Open the bytes of a file; returns what it is and a file descriptor that the caller must close."""
+        ...
+
+    async def aclose(self) -> None:
+        """End workers, close files."""
+        ...
+
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+ASGIApp = Callable[[Scope, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """What the server hands to a protocol that it serves."""
+
+    store: Store
+    limits: Limits = DEFAULT_LIMITS
+    counters: Counters = field(default_factory=Counters)
+
+
+class ProtocolPlugin(Protocol):
+    """A wire protocol over HTTP, found by name in the registry (entry points ``ndstream.protocols``).
+
+    `app` answers requests below `prefix`. It finds the `Access` of the request in ``scope["ndstream.access"]``,
+    and the path below the prefix in ``scope["path"]`` after ``scope["root_path"]``, as ASGI has it.
+    """
+
+    name: str
+    prefix: str
+
+    def app(self, service: Service) -> ASGIApp:
+        """Build the application; called once when the server starts."""
+        ...

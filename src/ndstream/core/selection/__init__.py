@@ -1,0 +1,19 @@
+"""The one selection algebra: which elements of an array are meant, in which order, in which shape."""
+
+from ndstream.core.selection.normalise import everything, ranges, select
+from ndstream.core.selection.selection import Axis, Part, Picks, Selection, Span, Spans
+from ndstream.core.selection.text import format_selection, parse_selection
+
+__all__ = [
+    "Axis",
+    "Part",
+    "Picks",
+    "Selection",
+    "Span",
+    "Spans",
+    "everything",
+    "format_selection",
+    "parse_selection",
+    "ranges",
+    "select",
+]
