@@ -1,0 +1,1 @@
+"""Remote files as h5py users expect them."""

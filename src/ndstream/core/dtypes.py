@@ -22,7 +22,7 @@ class _DType(msgspec.Struct, frozen=True, kw_only=True, tag_field="class", omit_
     """Base of the classes below."""
 
 
-class Integer(_DType, tag="integer"):
+class Integer(_DType, frozen=True, kw_only=True, tag="integer"):
     """Integer of 1, 2, 4 or 8 bytes; one-byte integers have order ``<``."""
 
     size: int
@@ -30,39 +30,39 @@ class Integer(_DType, tag="integer"):
     order: ByteOrder = "<"
 
 
-class Float(_DType, tag="float"):
+class Float(_DType, frozen=True, kw_only=True, tag="float"):
     """IEEE 754 number of 2, 4 or 8 bytes, or x86 long double in 16."""
 
     size: int
     order: ByteOrder = "<"
 
 
-class Complex(_DType, tag="complex"):
+class Complex(_DType, frozen=True, kw_only=True, tag="complex"):
     """Pair of floats, real part first; `size` is that of both together (8, 16 or 32)."""
 
     size: int
     order: ByteOrder = "<"
 
 
-class Boolean(_DType, tag="boolean"):
+class Boolean(_DType, frozen=True, kw_only=True, tag="boolean"):
     """h5py's boolean: in the file an enumeration of one byte with the names FALSE and TRUE."""
 
 
-class Bitfield(_DType, tag="bitfield"):
+class Bitfield(_DType, frozen=True, kw_only=True, tag="bitfield"):
     """Bits without a number; numpy sees an unsigned integer of `size` bytes."""
 
     size: int
     order: ByteOrder = "<"
 
 
-class Enum(_DType, tag="enum"):
+class Enum(_DType, frozen=True, kw_only=True, tag="enum"):
     """Named integers, in the order of their declaration."""
 
     base: Integer
     members: dict[str, int]
 
 
-class String(_DType, tag="string"):
+class String(_DType, frozen=True, kw_only=True, tag="string"):
     """Text of `size` bytes, or of variable length when `size` is None."""
 
     size: int | None = None
@@ -70,7 +70,7 @@ class String(_DType, tag="string"):
     padding: Literal["null-terminated", "null-padded", "space-padded"] = "null-padded"
 
 
-class Opaque(_DType, tag="opaque"):
+class Opaque(_DType, frozen=True, kw_only=True, tag="opaque"):
     """`size` bytes without meaning to HDF5; `label` is the tag that its writer gave."""
 
     size: int
@@ -85,33 +85,33 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
     offset: int
 
 
-class Compound(_DType, tag="compound"):
+class Compound(_DType, frozen=True, kw_only=True, tag="compound"):
     """Record; members may leave gaps, `size` includes those."""
 
     fields: tuple[Field, ...]
     size: int
 
 
-class Array(_DType, tag="array"):
+class Array(_DType, frozen=True, kw_only=True, tag="array"):
     """Fixed-size array as an element, C order."""
 
     base: DType
     shape: tuple[int, ...]
 
 
-class Sequence(_DType, tag="sequence"):
+class Sequence(_DType, frozen=True, kw_only=True, tag="sequence"):
     """Variable-length sequence of `base`."""
 
     base: DType
 
 
-class Reference(_DType, tag="reference"):
+class Reference(_DType, frozen=True, kw_only=True, tag="reference"):
     """Reference to an object, or to a region of a dataset."""
 
     to: Literal["object", "region"]
 
 
-class Foreign(_DType, tag="foreign"):
+class Foreign(_DType, frozen=True, kw_only=True, tag="foreign"):
     """A type that can be named but not read as it is stored: `name` says what it is, `size` its bytes.
 
     Integers and floats of unusual widths are `Foreign` with the type the HDF5 library converts them to in

@@ -56,28 +56,29 @@ class Detail:
 class Reading(Protocol):
     """An array on its way out of a store: checked and ready, nothing sent yet.
 
-    Attributes
-    ----------
-    dtype
-        Element type of what comes.
-    shape
-        Shape of the result, without the axes that integers dropped.
-    nbytes
-        Length of all buffers together, None when the type is of variable length.
-
     Iterate once, over `buffers` for a fixed type, over `elements` otherwise. When iteration fails half way, what came
-    before must not be taken for the whole. `ready` holds the whole as one buffer when it was small and at hand.
+    before must not be taken for the whole.
     """
 
     @property
-    def dtype(self) -> DType: ...
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def nbytes(self) -> int | None: ...
+    def dtype(self) -> DType:
+        """Element type of what comes."""
+        ...
 
     @property
-    def ready(self) -> memoryview | None: ...
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the result, without the axes that integers dropped."""
+        ...
+
+    @property
+    def nbytes(self) -> int | None:
+        """Length of all buffers together; None when the type is of variable length."""
+        ...
+
+    @property
+    def ready(self) -> memoryview | None:
+        """The whole as one buffer, when it was small and at hand."""
+        ...
 
     def buffers(self) -> AsyncIterator[memoryview]:
         """Elements as bytes in C order, in pieces of whole elements, each valid until its last reference is dropped."""

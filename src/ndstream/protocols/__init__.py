@@ -1,0 +1,1 @@
+"""Wire protocols, one folder each; none knows another."""

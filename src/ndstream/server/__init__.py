@@ -1,0 +1,1 @@
+"""The server: one application, many protocols."""

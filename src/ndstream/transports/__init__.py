@@ -1,0 +1,1 @@
+"""Thin shells that move bytes and know no protocol."""

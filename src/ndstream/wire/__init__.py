@@ -1,0 +1,1 @@
+"""Sans-IO parts that two or more protocols share."""

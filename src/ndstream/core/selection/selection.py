@@ -108,7 +108,7 @@ class Selection:
         raise NotImplementedError
 
     def blocks(self, most: int, chunks: tuple[int, ...] | None = None) -> Iterator[Selection]:
-        """Cut into selections of at most `most` elements each, whose results one after another are the result in C order.
+        """Cut into selections of at most `most` elements, whose results in turn are the result in C order.
 
         Cuts fall on the grid of `chunks` where `most` allows it, so that few chunks are needed by two blocks. Lazy:
         nothing of the size of the selection is made.

@@ -1,0 +1,1 @@
+"""HDF5 over HTTP in msgpack, as the hdfstream clients and servers in the field speak it."""
