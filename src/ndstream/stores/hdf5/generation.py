@@ -1,0 +1,14 @@
+"""Names for one state of a file on disk."""
+
+from __future__ import annotations
+
+import os
+
+
+def generation_of(status: os.stat_result) -> str:
+    """Name the content that a file had when `status` was taken.
+
+    Two states of a file have different names when the file was replaced (device, inode) or written to (size,
+    modification time in nanoseconds). Short, ASCII, fit for an ETag.
+    """
+    return f"{status.st_dev:x}-{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}"
