@@ -5,8 +5,9 @@ These know only the data model. Stores implement them, protocols use them, neith
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from ndstream.core.counters import Counters
@@ -129,8 +130,36 @@ class Store(Protocol):
         """Open the bytes of a file; returns what it is and a file descriptor that the caller must close."""
         ...
 
+    async def start(self) -> None:
+        """Get ready, in the background; the first request does it too, only later."""
+        ...
+
     async def aclose(self) -> None:
         """End workers, close files."""
+        ...
+
+
+class StoreFactory(Protocol):
+    """Makes a store of what is served; found by name in the registry (entry points ``ndstream.stores``)."""
+
+    def __call__(
+        self,
+        roots: Mapping[str, Path],
+        *,
+        limits: Limits = DEFAULT_LIMITS,
+        counters: Counters | None = None,
+        media_types: Mapping[str, str] | None = None,
+    ) -> Store:
+        """Serve `roots`: a name to a directory or file, or "" to the directory whose content is the root.
+
+        `media_types` goes before what the suffix of a file says: a file name pattern, or with a slash a pattern of
+        the whole virtual path, to a media type.
+
+        Raises
+        ------
+        ConfigError
+            A root does not exist, or its name cannot be a name in a path.
+        """
         ...
 
 
