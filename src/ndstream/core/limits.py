@@ -7,6 +7,10 @@ A limit is passed in, never read from a global: servers get theirs from the conf
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
+
+Bytes: TypeAlias = int
+Seconds: TypeAlias = float
 
 KiB = 1 << 10
 MiB = 1 << 20
@@ -17,39 +21,41 @@ GiB = 1 << 30
 class Limits:
     """What a server or a client accepts before it says no.
 
-    The comment of each field is its documentation in the reference of the configuration file.
+    The comment of each field is its documentation in the reference of the configuration file. `Bytes` and `Seconds`
+    say the unit; a size may be written "64 MiB" there.
     """
 
     # -- requests --
-    request_body: int = 256 * MiB  #: longest body of a request that is read
+    request_head: Bytes = 1 * MiB  #: longest request line and headers together
+    request_body: Bytes = 256 * MiB  #: longest body of a request that is read
     selections: int = 1 << 24  #: ranges, or index points, in one request
     selection_text: int = 1 << 23  #: characters of a selection in text form
     path_length: int = 4096  #: characters of a virtual path or of the name of an object
     requests_per_user: int = 6  #: requests served at once for one user or address, others wait; 0 = no limit
     # -- memory of the server --
-    piece: int = 4 * MiB  #: bytes that are read, decoded and sent in one go
-    request_memory: int = 24 * MiB  #: bytes one request may hold at a time, however much it reads
-    buffers: int = 128 * MiB  #: bytes all requests together may hold at a time; others wait
-    chunk_cache: int = 32 * MiB  #: decoded chunks kept for small reads
-    layout_cache: int = 64 * MiB  #: chunk indexes and descriptions kept
-    document: int = 256 * MiB  #: longest description (not counting streamed data) that is built or accepted
+    piece: Bytes = 4 * MiB  #: bytes that are read, decoded and sent in one go
+    request_memory: Bytes = 24 * MiB  #: bytes one request may hold at a time, however much it reads
+    buffers: Bytes = 128 * MiB  #: bytes all requests together may hold at a time; others wait
+    chunk_cache: Bytes = 32 * MiB  #: decoded chunks kept for small reads
+    layout_cache: Bytes = 64 * MiB  #: chunk indexes and descriptions kept
+    document: Bytes = 256 * MiB  #: longest description (not counting streamed data) that is built or accepted
     # -- what a file may ask for --
-    chunk: int = 1 * GiB  #: largest stored or decoded chunk that is read
+    chunk: Bytes = 1 * GiB  #: largest stored or decoded chunk that is read
     chunk_index: int = 1 << 22  #: chunks of one dataset that are indexed; more are read through the HDF5 library
     links: int = 1 << 20  #: links of one group that are listed
     link_depth: int = 32  #: soft and external links followed for one name
-    inline_data: int = 64 * KiB  #: data of a dataset that a worker sends with the description
+    inline_data: Bytes = 64 * KiB  #: data of a dataset that a worker sends with the description
     # -- workers --
     workers: int = 0  #: processes that hold the HDF5 library; 0 = one per core, at least two
-    worker_timeout: float = 30.0  #: seconds one call of the HDF5 library may take
-    worker_memory: int = 4 * GiB  #: address space of a worker
+    worker_timeout: Seconds = 30.0  #: seconds one call of the HDF5 library may take
+    worker_memory: Bytes = 4 * GiB  #: address space of a worker
     worker_strikes: int = 2  #: crashes or hangs after which a file is put aside until it changes
     open_files: int = 32  #: files one worker keeps open
     # -- time --
-    idle_timeout: float = 60.0  #: seconds after which a connection without a request is closed
-    send_timeout: float = 300.0  #: seconds a peer may take nothing of an answer before it is cut off
-    connect_timeout: float = 10.0  #: seconds a client waits for a connection
-    read_timeout: float = 120.0  #: seconds a client waits for the next bytes
+    idle_timeout: Seconds = 60.0  #: seconds after which a connection without a request is closed
+    send_timeout: Seconds = 300.0  #: seconds a peer may take nothing of an answer before it is cut off
+    connect_timeout: Seconds = 10.0  #: seconds a client waits for a connection
+    read_timeout: Seconds = 120.0  #: seconds a client waits for the next bytes
     retries: int = 2  #: times a client repeats a safe request after a lost connection
 
 
