@@ -1,0 +1,387 @@
+"""HTTP for synchronous clients: runs flows over urllib3.
+
+The transport knows bytes and statuses, not what they mean. It keeps connections open between requests, repeats what
+may be repeated, and translates every error of the network once, here.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+import urllib3
+from urllib3 import exceptions as foreign
+
+from ndstream.core.limits import DEFAULT_LIMITS, Limits, MiB
+from ndstream.errors import (
+    CertificateError,
+    ConnectFailed,
+    ConnectionLost,
+    InvalidRequest,
+    NDStreamError,
+    ProtocolError,
+    TimedOut,
+    TransportError,
+)
+from ndstream.wire.flow import Flow, Head, Peek, Read, ReadInto, ReadSome, Request
+
+T = TypeVar("T")
+
+PIECE = 1 * MiB  # what urllib3 is asked for at a time: at this size it keeps up with the bare socket
+AHEAD = 4 * 1024  # what is received at once when a flow asks for a few bytes: small answers need no second look
+POOLED = 8  # connections kept open to one server
+FIRST_PAUSE = 0.1  # seconds before the first repetition; doubles each time
+LONGEST_PAUSE = 30.0  # seconds; a server that asks for more patience gets none
+BUSY_STATUSES = (429, 503)  # the server says: later
+
+
+class Exchange:
+    """An answer whose head has come and whose body is being read. Use as a context manager, in one thread."""
+
+    def __init__(self, response: urllib3.BaseHTTPResponse, where: str, timeout: float) -> None:
+        self.head = Head(
+            status=response.status, headers={name.lower(): value for name, value in response.headers.items()}
+        )
+        self._response = response
+        self._where = where
+        self._timeout = timeout
+        self._ahead = memoryview(b"")
+
+    def peek(self, count: int) -> bytes:
+        """Look at the next bytes, at most `AHEAD`; fewer than `count` only at the end of the body.
+
+        Raises
+        ------
+        ConnectionLost, TimedOut, ProtocolError
+        """
+        while len(self._ahead) < count:
+            more = self._receive(AHEAD)
+            if not more:
+                break
+            self._ahead = memoryview(bytes(self._ahead) + more)
+        return bytes(self._ahead[:count])
+
+    def read_some(self, most: int) -> bytes:
+        """Read at most `most` bytes, b"" at the end of the body.
+
+        Raises
+        ------
+        ConnectionLost, TimedOut, ProtocolError
+        """
+        if self._ahead:
+            return self._take(most)
+        return self._receive(most)
+
+    def read(self, count: int) -> bytes:
+        """Read exactly `count` bytes.
+
+        Raises
+        ------
+        ConnectionLost, TimedOut, ProtocolError
+        """
+        if count <= AHEAD and len(self.peek(count)) == count:
+            return self._take(count)
+        data = bytearray(count)
+        self.read_into(memoryview(data))
+        return bytes(data)
+
+    def read_into(self, buffer: memoryview, watch: Callable[[int], None] | None = None) -> None:
+        """Fill the buffer, telling `watch` how many bytes came each time.
+
+        Raises
+        ------
+        ConnectionLost, TimedOut, ProtocolError
+        """
+        done = min(len(buffer), len(self._ahead))
+        if done:
+            buffer[:done] = self._ahead[:done]
+            self._ahead = self._ahead[done:]
+            if watch is not None:
+                watch(done)
+        while done < len(buffer):
+            with _translated(self._where, self._timeout):
+                count = self._response.readinto(buffer[done : done + PIECE])
+            if not count:
+                raise ConnectionLost(f"{self._where}: the answer ended {len(buffer) - done} bytes too early")
+            done += count
+            if watch is not None:
+                watch(count)
+
+    def _receive(self, most: int) -> bytes:
+        with _translated(self._where, self._timeout):
+            return self._response.read(most) or b""
+
+    def _take(self, most: int) -> bytes:
+        data = bytes(self._ahead[:most])
+        self._ahead = self._ahead[len(data) :]
+        return data
+
+    def finish(self) -> None:
+        """Give the connection back for the next request if the body was read to its end, else close it."""
+        try:
+            complete = not self._ahead and not self._response.read(1)
+        except (foreign.HTTPError, OSError):
+            complete = False
+        if complete:
+            self._response.release_conn()
+        else:
+            self.close()
+
+    def close(self) -> None:
+        """Close the connection, whatever is still under way."""
+        self._response.close()
+        self._response.release_conn()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.finish()
+        else:
+            self.close()
+
+
+class HTTPTransport:
+    """Connections to one server.
+
+    Parameters
+    ----------
+    base : str
+        Address that the paths of requests follow, without a slash at the end.
+    headers : mapping
+        Sent with every request (credentials among them: never shown in messages).
+    verify : bool or str
+        False trusts any certificate; a string is the path of a file of trusted ones.
+    limits : Limits
+        Times, and the number of repetitions.
+
+    Notes
+    -----
+    Safe to use from several threads. A forked child opens connections of its own. Proxies and redirections are not
+    followed: both would carry credentials to hosts that nobody named.
+    """
+
+    def __init__(
+        self,
+        base: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        verify: bool | str = True,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self.base = base
+        self._headers = dict(headers or {})
+        self._verify = verify
+        self._limits = limits
+        self._timeout = urllib3.Timeout(connect=limits.connect_timeout, read=limits.read_timeout)
+        self._process = os.getpid()
+        self._pool = self._new_pool()
+
+    def drive(self, start: Callable[[], Flow[T]], watch: Callable[[int], None] | None = None) -> T:
+        """Run a flow to its end, again from the start if the connection is lost or the server is busy.
+
+        Parameters
+        ----------
+        start : callable
+            Makes the flow; called once per attempt.
+        watch : callable, optional
+            Told the number of bytes that arrived in buffers of the flow, each time; a negative number takes back
+            what a lost attempt had received.
+
+        Raises
+        ------
+        TransportError, TimedOut
+            When the last attempt failed as well.
+        NDStreamError
+            Whatever the flow raises.
+        """
+        for attempt in range(self._limits.retries + 1):
+            last = attempt == self._limits.retries
+            run = _Run(self, start(), None if last else attempt, watch)
+            try:
+                return run.result()
+            except _Later as later:
+                pause = later.pause
+            except (ConnectionLost, ConnectFailed):
+                if last or not run.repeatable:
+                    raise
+                pause = FIRST_PAUSE * 2**attempt
+            run.take_back()
+            time.sleep(pause)
+        raise AssertionError("the last attempt returns or raises")
+
+    def open(self, request: Request) -> Exchange:
+        """Send one request, once, and return its answer with the body still to be read.
+
+        Raises
+        ------
+        ConnectFailed, ConnectionLost, CertificateError, TimedOut, TransportError
+        """
+        url = self.base + request.path
+        with _translated(url, self._limits.read_timeout):
+            response = self._connections().request(
+                request.method,
+                url,
+                body=request.body,
+                headers=self._headers | dict(request.headers),
+                preload_content=False,
+                retries=False,
+                redirect=False,
+                timeout=self._timeout,
+            )
+        return Exchange(response, url, self._limits.read_timeout)
+
+    def close(self) -> None:
+        """Close all idle connections; the transport can still be used."""
+        self._pool.clear()
+
+    def _connections(self) -> urllib3.PoolManager:
+        process = os.getpid()
+        if process != self._process:
+            # The sockets that a fork copied belong to the parent: using them would mix two conversations.
+            self._pool, self._process = self._new_pool(), process
+        return self._pool
+
+    def _new_pool(self) -> urllib3.PoolManager:
+        options: dict[str, Any] = {}
+        if self._verify is False:
+            options["cert_reqs"] = ssl.CERT_NONE
+            options["assert_hostname"] = False
+        elif isinstance(self._verify, str):
+            options["ca_certs"] = self._verify
+        return urllib3.PoolManager(num_pools=2, maxsize=POOLED, **options)
+
+
+class _Later(Exception):
+    """The server is busy, and there is an attempt left."""
+
+    def __init__(self, pause: float) -> None:
+        self.pause = pause
+
+
+class _Run(Generic[T]):
+    """One attempt at a flow."""
+
+    def __init__(
+        self,
+        transport: HTTPTransport,
+        flow: Flow[T],
+        attempt: int | None,
+        watch: Callable[[int], None] | None,
+    ) -> None:
+        self.repeatable = True
+        self._transport = transport
+        self._flow = flow
+        self._attempt = attempt
+        self._watch = watch
+        self._watched = 0
+        self._exchange: Exchange | None = None
+
+    def result(self) -> T:
+        """Carry out what the flow yields until it returns."""
+        value: Any = None
+        try:
+            while True:
+                instruction = self._flow.send(value)
+                value = self._carry_out(instruction)
+        except StopIteration as end:
+            if self._exchange is not None:
+                self._exchange.finish()
+            answer: T = end.value
+            return answer
+        except BaseException:
+            if self._exchange is not None:
+                self._exchange.close()
+            raise
+        finally:
+            self._flow.close()
+
+    def take_back(self) -> None:
+        """Tell the watcher that what came so far does not count."""
+        if self._watch is not None and self._watched:
+            self._watch(-self._watched)
+
+    def _carry_out(self, instruction: Request | Read | ReadInto | ReadSome | Peek) -> Any:
+        if isinstance(instruction, Request):
+            return self._send(instruction)
+        if self._exchange is None:
+            raise AssertionError("a flow reads only after it has sent a request")
+        match instruction:
+            case ReadInto(buffer):
+                return self._exchange.read_into(buffer, self._count if self._watch is not None else None)
+            case ReadSome(most):
+                return self._exchange.read_some(most)
+            case Read(count):
+                return self._exchange.read(count)
+            case Peek(count):
+                return self._exchange.peek(count)
+
+    def _send(self, request: Request) -> Head:
+        if self._exchange is not None:
+            self._exchange.finish()
+        self.repeatable = self.repeatable and request.safe
+        self._exchange = self._transport.open(request)
+        head = self._exchange.head
+        if head.status in BUSY_STATUSES and self._attempt is not None and self.repeatable:
+            pause = _pause_asked(head, FIRST_PAUSE * 2**self._attempt)
+            if pause <= LONGEST_PAUSE:
+                raise _Later(pause)
+        return head
+
+    def _count(self, count: int) -> None:
+        self._watched += count
+        if self._watch is not None:
+            self._watch(count)
+
+
+def _pause_asked(head: Head, default: float) -> float:
+    """Seconds to wait, from Retry-After; its form with a date is not worth a clock comparison."""
+    text = head.headers.get("retry-after", "").strip()
+    return float(text) if text.isdecimal() and len(text) < 9 else default
+
+
+@contextmanager
+def _translated(where: str, timeout: float) -> Iterator[None]:
+    """Turn urllib3's errors into ours, naming the address."""
+    try:
+        yield
+    except NDStreamError:
+        raise
+    except foreign.ConnectTimeoutError as error:
+        raise TimedOut(f"{where}: no connection within the time allowed") from error
+    except (foreign.ReadTimeoutError, TimeoutError) as error:
+        raise TimedOut(f"{where}: nothing came for {timeout:g} s") from error
+    except foreign.SSLError as error:
+        raise _tls_error(where, error) from error
+    except foreign.NewConnectionError as error:
+        raise ConnectFailed(f"{where}: {_cause(error)}") from error
+    except foreign.DecodeError as error:
+        raise ProtocolError(f"{where}: the compressed answer cannot be decoded") from error
+    except (foreign.ProtocolError, ConnectionError) as error:
+        raise ConnectionLost(f"{where}: the connection was lost: {_cause(error)}") from error
+    except (foreign.LocationValueError, foreign.URLSchemeUnknown) as error:
+        raise InvalidRequest(f"{where}: not an address: {error}") from error
+    except foreign.HTTPError as error:
+        raise TransportError(f"{where}: {error}") from error
+
+
+def _tls_error(where: str, error: foreign.SSLError) -> TransportError:
+    reason = error.args[0] if error.args else error
+    if isinstance(reason, (ssl.SSLCertVerificationError, ssl.CertificateError)) or "CERTIFICATE" in str(reason):
+        return CertificateError(f"{where}: the certificate of the server is not trusted: {reason}")
+    return ConnectFailed(f"{where}: no secure connection: {reason}")
+
+
+def _cause(error: BaseException) -> str:
+    """Innermost reason, without urllib3's names of objects."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error) or type(error).__name__

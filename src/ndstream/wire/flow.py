@@ -1,0 +1,101 @@
+"""Client operations without I/O: generators that say what to send and what to read.
+
+An operation is a generator, a *flow*. It yields instructions, gets their results back and returns what the caller
+wanted; it never touches a socket. A small driver runs it: `ndstream.transports.http.HTTPTransport.drive` blocks, an
+asynchronous one awaits, and a test can answer from memory. One flow is one exchange: a driver may run it again from
+the start when the connection is lost, so a flow has no effect but its result and the buffers it was given.
+
+The functions `send`, `read`, `read_into`, `read_some` and `peek` yield one instruction each and give its result a type;
+flows write ``head = yield from send(request)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Send this, and give back the `Head` of the answer.
+
+    `path` is percent-encoded and follows the base address of the server. A `safe` request may be sent again.
+    """
+
+    method: str
+    path: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    safe: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """Status and headers of an answer; the names of headers are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Give back exactly `count` bytes of the body."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadInto:
+    """Fill all of `buffer`, writable and of single bytes, with the next bytes of the body."""
+
+    buffer: memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSome:
+    """Give back between one and `most` of the next bytes of the body; none at its end."""
+
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class Peek:
+    """Give back the next `count` bytes of the body, fewer only at its end, and leave them there; `count` is small."""
+
+    count: int
+
+
+Instruction: TypeAlias = Request | Read | ReadInto | ReadSome | Peek
+Flow: TypeAlias = Generator[Instruction, Any, T]
+
+
+def send(request: Request) -> Flow[Head]:
+    """Send the request and wait for the head of its answer."""
+    head: Head = yield request
+    return head
+
+
+def read(count: int) -> Flow[bytes]:
+    """Read exactly `count` bytes; the driver raises `ConnectionLost` when the body ends before."""
+    data: bytes = yield Read(count)
+    return data
+
+
+def read_into(buffer: memoryview) -> Flow[None]:
+    """Fill the buffer; the driver raises `ConnectionLost` when the body ends before."""
+    yield ReadInto(buffer)
+
+
+def read_some(most: int) -> Flow[bytes]:
+    """Read what there is, at most `most` bytes; empty at the end of the body."""
+    data: bytes = yield ReadSome(most)
+    return data
+
+
+def peek(count: int) -> Flow[bytes]:
+    """Look at the next bytes without taking them; fewer than `count` only at the end of the body."""
+    data: bytes = yield Peek(count)
+    return data
