@@ -11,8 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-# Hosts that documentation, specifications and examples may name. Everything else that looks like an address is taken for
-# a leak, above all of the package index that somebody's machine uses.
+# Hosts that documentation, specifications and examples may name. Everything else that looks like an address is taken
+# for a leak, above all of the package index that somebody's machine uses.
 _HARMLESS = re.compile(
     r"(127\.\d+\.\d+\.\d+|0\.0\.0\.0|\[::1?\]|localhost|host|server|archive|dataweb\.cosma\.dur\.ac\.uk"
     r"|([\w-]+\.)*example(\.(org|com|net))?|([\w-]+\.)*(test|invalid)|docs\.hdfgroup\.org|www\.rfc-editor\.org"

@@ -1,0 +1,48 @@
+"""``ndstream demo``: the whole walk on sample data."""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ndstream.cli.extra import needs
+
+
+def demo(
+    once: Annotated[
+        bool, typer.Option("--once", help="End after the walk instead of leaving the server running.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port of the server; 0 picks a free one.")] = 0,
+) -> None:
+    """Serve sample data and walk through what users do.
+
+    Makes files of four fields in a temporary directory, which goes with the demo.
+
+    Every result is compared with what h5py reads from the files themselves.
+
+    """
+    with needs("server", "ndstream demo"):
+        from ndstream.cli.walk import data, server, stage, steps
+
+    # Being asked to end is not a failure, and what was made is tidied away in any case.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with tempfile.TemporaryDirectory(prefix="ndstream-demo-") as directory:
+        samples, scratch = Path(directory, "archive"), Path(directory, "taken-home")
+        scratch.mkdir()
+        typer.echo("Making sample data of four fields ...")
+        for path in data.make_samples(samples):
+            typer.echo(f"  {path.relative_to(samples)}  {path.stat().st_size / 1e6:.0f} MB")
+        with server.serving(samples, port) as running:
+            typer.echo(f"$ ndstream serve {samples}\nndstream: serving at {running.url}")
+            shown = stage.Stage(running.url, samples, scratch)
+            for title, step in steps.STEPS:
+                shown.chapter(title)
+                step(shown)
+            typer.secho("\nEvery result was compared with what h5py reads from the files: all are equal.", bold=True)
+            if not once:
+                typer.echo(f"The server is still running at {running.url} until Ctrl-C.")
+                running.wait()

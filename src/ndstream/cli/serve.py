@@ -1,0 +1,53 @@
+"""``ndstream serve``: offer directories and files to others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ndstream.cli.extra import needs
+
+
+def serve(
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME=]PATH", help="Directories and files to serve; default: those of the configuration."
+        ),
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Name or address to listen on.  [default: 127.0.0.1]")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="TCP port; 0 picks a free one.  [default: 8000]")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="Configuration file (TOML).")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that hold the HDF5 library; 0 means one per core.")
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.  [default: info]")
+    ] = None,
+    access_log: Annotated[bool, typer.Option("--access-log", help="Log a line for every request.")] = False,
+) -> None:
+    """Serve HDF5 files, read-only, until Ctrl-C.
+
+    One directory: its content is the root. Several paths, or a file: each under its own name; NAME=PATH gives another.
+    """
+    from ndstream.config import load, roots_of
+
+    with needs("server", "ndstream serve"):
+        from ndstream.server.run import serve as run
+
+    given: dict[str, dict[str, Any]] = {
+        "server": {"host": host, "port": port, "log_level": log_level, "access_log": access_log or None},
+        "limits": {"workers": workers},
+        "roots": roots_of(paths or []),
+    }
+    run(load(config, overrides=given), _announce)
+
+
+def _announce(url: str) -> None:
+    typer.echo(f"ndstream: serving at {url}")

@@ -1,0 +1,92 @@
+"""The stage of the demo: what is shown is what runs, and what runs is checked."""
+
+from __future__ import annotations
+
+import ast
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import typer
+
+from ndstream.errors import Corrupt
+
+_LINES = 12
+_WIDTH = 110
+
+
+class Stage:
+    """Shows calls and commands with their results to whoever watches the demo.
+
+    Parameters
+    ----------
+    url : str
+        Root of the server, ``http://127.0.0.1:port``.
+    data : Path
+        Directory that it serves.
+    scratch : Path
+        Directory for what the steps download.
+    """
+
+    def __init__(self, url: str, data: Path, scratch: Path) -> None:
+        self.url = url
+        self.data = data
+        self.scratch = scratch
+        self._names: dict[str, Any] = {}
+
+    def chapter(self, title: str) -> None:
+        """Begin a new part."""
+        typer.secho(f"\n== {title}", bold=True)
+
+    def call(self, code: str) -> Any:
+        """Show a line of Python, run it, show its value; names that it binds stay for later lines."""
+        typer.secho(f">>> {code}", fg="cyan")
+        tree = ast.parse(code)
+        if not isinstance(tree.body[-1], ast.Expr):
+            exec(code, self._names)  # noqa: S102  a constant of the steps, run so that what is shown is what happened
+            return None
+        value = eval(code, self._names)  # noqa: S307  as above
+        if value is not None:
+            self._show(repr(value))
+        return value
+
+    def command(self, *arguments: str) -> str:
+        """Show a command of ndstream, run it in a process of its own, show what it prints.
+
+        Raises
+        ------
+        Corrupt
+            When the command fails.
+        """
+        typer.secho(f"$ {shlex.join(('ndstream', *arguments))}", fg="cyan")
+        done = subprocess.run(
+            [sys.executable, "-m", "ndstream", *arguments], capture_output=True, text=True, check=False
+        )
+        self._show(done.stdout)
+        if done.returncode:
+            raise Corrupt(f"the command ended with {done.returncode}: {done.stderr.strip()}")
+        return done.stdout
+
+    def check(self, got: Any, expected: Any) -> None:
+        """Make sure that `got` is what h5py reads from the file itself: values, shape and element type.
+
+        Raises
+        ------
+        Corrupt
+            When it is not.
+        """
+        ours, theirs = np.asarray(got), np.asarray(expected)
+        if ours.dtype != theirs.dtype or ours.shape != theirs.shape or not np.array_equal(ours, theirs):
+            raise Corrupt(
+                f"the server gave {ours.dtype} {ours.shape}, unlike the {theirs.dtype} {theirs.shape} of the file"
+            )
+
+    def _show(self, text: str) -> None:
+        lines = text.rstrip().splitlines()
+        for line in lines[:_LINES]:
+            typer.echo(line if len(line) <= _WIDTH else line[: _WIDTH - 1] + "…")
+        if len(lines) > _LINES:
+            typer.echo(f"… {len(lines) - _LINES} more lines")
