@@ -69,6 +69,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     access: dict[str, frozenset[str]] = {}
     media_types: dict[str, str] = {}
     file: Path | None = None
+    overrides: Mapping[str, Mapping[str, Any]] = {}
 
     @property
     def users_file(self) -> Path:
@@ -134,9 +135,21 @@ def load(
         access={_virtual(key): frozenset(value) for key, value in tables["access"].items()},
         media_types=dict(tables["media_types"]),
         file=file,
+        overrides=flags,
     )
     _check_together(config, document)
     return config
+
+
+def reload(config: Config) -> Config:
+    """Put the same settings together again, from what file and environment say now.
+
+    Raises
+    ------
+    ConfigError
+        As from `load`.
+    """
+    return load(config.file, overrides=config.overrides)
 
 
 def roots_of(paths: Sequence[str]) -> dict[str, Path]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ndstream.core.counters import Counters
 from ndstream.core.dtypes import DType
@@ -165,7 +165,9 @@ class StoreFactory(Protocol):
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
-ASGIApp = Callable[[Scope, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,4 +191,22 @@ class ProtocolPlugin(Protocol):
 
     def app(self, service: Service) -> ASGIApp:
         """Build the application; called once when the server starts."""
+        ...
+
+
+@runtime_checkable
+class FailureForm(Protocol):
+    """What a `ProtocolPlugin` may have besides: the form of its errors, for those that the server has to answer."""
+
+    def failure(self, status: int, text: str) -> tuple[str, bytes]:
+        """Media type and body of an error answer."""
+        ...
+
+
+@runtime_checkable
+class HealthCheck(Protocol):
+    """What a `Store` may have besides: how it is."""
+
+    def problem(self) -> str | None:
+        """Why requests would fail now; None when all is well. Looks, waits for nothing."""
         ...

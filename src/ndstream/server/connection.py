@@ -1,0 +1,168 @@
+"""One HTTP connection, and how long its peer may take.
+
+uvicorn bounds only the time between two requests. `Connection` adds what a peer can do to hold memory and sockets
+for ever: send its request drop by drop, send a head without end, stop reading the answer. Nothing of this costs
+a request anything: `check` looks at every connection now and then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from ndstream.core.limits import DEFAULT_LIMITS, KiB, Limits
+from ndstream.core.ports import Scope
+
+_KEY = "ndstream.connection"
+_SLOWEST_UPLOAD = 16 * KiB
+"""Bytes per second below which an upload is cut, once it has used up ``idle_timeout``."""
+_FRAMING = 16
+"""Bytes on the wire for one byte of a body: more are chunk extensions or trailers without end."""
+
+log = logging.getLogger("ndstream.server")
+
+
+def connection_of(scope: Scope) -> Connection | None:
+    """Connection that a request came over; None under a server that is not ours."""
+    found = scope.get("state", {}).get(_KEY)
+    return found if isinstance(found, Connection) else None
+
+
+class Connection(HttpToolsProtocol):
+    """HTTP/1.1 connection that is cut when the peer is too slow; `limits` is set by `with_limits`.
+
+    Attributes
+    ----------
+    lost : bool
+        Nobody is at the other end any more.
+    when_lost : callable or None
+        Called once when that happens; for the one request that is being served.
+    """
+
+    limits: ClassVar[Limits] = DEFAULT_LIMITS
+    lost = False
+    when_lost: Callable[[], object] | None = None
+
+    _in_head = True
+    _raw = 0  # bytes received for the head, or for the body with its framing, that is being read
+    _body = 0
+    _body_waited = 0.0
+    _unsent = 0
+    _unsent_since = 0.0
+    _checked = 0.0
+    _waiting_since: float | None = None
+
+    @classmethod
+    def with_limits(cls, limits: Limits) -> type[Connection]:
+        """Class of connections that keep `limits`."""
+        return type("Connection", (cls,), {"limits": limits})
+
+    def abort(self) -> None:
+        """Close at once; what is not sent yet is lost, so that the peer cannot take what it has for the whole."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    async def gone(self) -> None:
+        """Wait until the connection is lost."""
+        if not self.lost:
+            gone = asyncio.Event()
+            self.when_lost = gone.set
+            await gone.wait()
+
+    def check(self, now: float) -> None:
+        """Cut the connection when its peer is too slow; `now` is that of the event loop, called about every second."""
+        elapsed, self._checked = now - (self._checked or now), now
+        unsent = self.transport.get_write_buffer_size()
+        if unsent != self._unsent or not unsent:
+            self._unsent, self._unsent_since = unsent, now
+        elif now - self._unsent_since > self.limits.send_timeout:
+            self._cut("took nothing of its answer", self.limits.send_timeout)
+        if self._waiting_since is not None:
+            if unsent:
+                self._waiting_since = now
+            elif now - self._waiting_since > self.limits.idle_timeout:
+                self._cut("sent no request", self.limits.idle_timeout)
+        if not self._in_head and not self.flow.read_paused:
+            self._body_waited += elapsed
+            if self._body_waited > self.limits.idle_timeout + self._body / _SLOWEST_UPLOAD:
+                self._cut("sent its request too slowly", self._body_waited)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
+        """Take over the transport."""
+        super().connection_made(transport)
+        self.app_state = {**self.app_state, _KEY: self}
+        self._waiting_since = self.loop.time()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell who is waiting."""
+        self.lost = True
+        super().connection_lost(exc)
+        self.app_state = {}
+        if self.when_lost is not None:
+            self.when_lost()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, refusing a head without end."""
+        super().data_received(data)
+        self._raw += len(data)
+        if self._in_head:
+            if self._raw > self.limits.request_head:
+                self._refuse_head()
+        elif self._raw > _FRAMING * self._body + self.limits.request_head:
+            self._cut("sent more framing than data", 0)
+
+    def on_message_begin(self) -> None:
+        """Start the time that a head may take."""
+        super().on_message_begin()
+        self._waiting_since = self.loop.time()
+
+    def on_headers_complete(self) -> None:
+        """Note that a request is there."""
+        self._in_head = False
+        self._waiting_since = None
+        self._raw = self._body = 0
+        self._body_waited = 0.0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Count what arrives."""
+        self._body += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Expect the next head."""
+        self._in_head = True
+        self._raw = 0
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Start the time until the next request."""
+        super().on_response_complete()
+        if self.cycle.response_complete:
+            self._waiting_since = self.loop.time()
+
+    def resume_writing(self) -> None:
+        """Note that the peer took something."""
+        self._unsent = -1
+        super().resume_writing()
+
+    def _refuse_head(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.send_400_response(f"The request line and headers are longer than {self.limits.request_head} bytes.")
+        else:
+            self.abort()
+
+    def _cut(self, what: str, seconds: float) -> None:
+        if not self.lost:
+            log.info("connection of %s cut: it %s (%.0f s)", (self.client or ("?",))[0], what, seconds)
+            self.abort()
+
+
+def check_all(connections: set[Any], now: float) -> None:
+    """Look at every connection once."""
+    for connection in list(connections):
+        connection.check(now)
