@@ -1,0 +1,193 @@
+"""Asking the HDF5 library where the bytes of a dataset are. Runs in a worker process.
+
+Whatever cannot be read without the library, or would have to be believed rather than checked, becomes a `Library`
+layout: slower, never wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ndstream.core.dtypes import DType, item_size, readable
+from ndstream.core.model import Filter
+from ndstream.errors import Corrupt, UnsupportedFilter
+from ndstream.stores.hdf5.decode import pipeline
+from ndstream.stores.hdf5.layout import Chunked, Contiguous, Inline, Layout, Library
+
+_LARGEST_CHUNK = 0xFFFF_FFFF
+
+
+def layout_of(dataset: h5py.h5d.DatasetID, dtype: DType, *, file_size: int, chunk_index: int) -> Layout:
+    """Find out how a dataset is stored.
+
+    Parameters
+    ----------
+    dataset : DatasetID
+    dtype : DType
+        Its element type, as described.
+    file_size : int, bytes
+        Size of the file on disk; nothing may be stored beyond it.
+    chunk_index : int
+        A dataset of more chunks than this is left to the library.
+
+    Returns
+    -------
+    Layout
+        Offsets are absolute in the file, a user block included.
+
+    Raises
+    ------
+    Corrupt
+        When the file says that bytes are where it has none, or chunks where the dataset has none.
+
+    Notes
+    -----
+    `chunk_iter` is called once; 8192 chunks take about 10 ms.
+    """
+    properties = dataset.get_create_plist()
+    kind = properties.get_layout()
+    grid = properties.get_chunk() if kind == h5py.h5d.CHUNKED else None
+    itemsize = dataset.get_type().get_size()
+    if readable(dtype) is not dtype or item_size(dtype) != itemsize:
+        return Library(reason="elements are not read as they are stored", chunks=grid)
+    nbytes = dataset.get_space().get_simple_extent_npoints() * itemsize
+    if kind == h5py.h5d.COMPACT:
+        return _inline(dataset, nbytes, itemsize)
+    if kind == h5py.h5d.CONTIGUOUS:
+        return _contiguous(dataset, properties, nbytes, file_size)
+    if grid is None:
+        return Library(reason="a virtual dataset")
+    return _chunked(dataset, properties, grid, itemsize, file_size, chunk_index)
+
+
+def _inline(dataset: h5py.h5d.DatasetID, nbytes: int, itemsize: int) -> Layout:
+    data = np.zeros(nbytes // max(itemsize, 1), f"V{itemsize}")
+    if data.size:
+        dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, data, dataset.get_type())
+    return Inline(data=data.tobytes())
+
+
+def _contiguous(dataset: h5py.h5d.DatasetID, properties: h5py.h5p.PropDCID, nbytes: int, file_size: int) -> Layout:
+    if properties.get_external_count():
+        return Library(reason="stored in external files")
+    stored = dataset.get_storage_size()
+    # The offset alone does not tell: of a dataset without storage it is nonsense when the file has a user block.
+    offset = dataset.get_offset() if stored else None
+    if offset is None:
+        return Contiguous(offset=None, size=nbytes)
+    if stored < nbytes or offset + nbytes > file_size:
+        raise Corrupt(f"{nbytes} bytes of data at offset {offset} are not all in the file of {file_size} bytes")
+    return Contiguous(offset=offset, size=nbytes)
+
+
+def _chunked(
+    dataset: h5py.h5d.DatasetID,
+    properties: h5py.h5p.PropDCID,
+    grid: tuple[int, ...],
+    itemsize: int,
+    file_size: int,
+    chunk_index: int,
+) -> Layout:
+    filters = _filters(properties)
+    nbytes = math.prod(grid) * itemsize
+    if nbytes > _LARGEST_CHUNK:
+        return Library(reason="chunks of 4 GiB and more", chunks=grid)
+    try:
+        undo = pipeline(filters, nbytes)
+    except UnsupportedFilter as error:
+        return Library(reason=str(error), chunks=grid)
+    index = _index(dataset, chunk_index)
+    if index is None:
+        return Library(reason=f"more than {chunk_index} chunks", chunks=grid)
+    corners, masks, offsets, sizes = index
+    positions, odd = np.divmod(corners, np.array(grid, np.uint64))
+    counts = [-(-extent // length) for extent, length in zip(dataset.shape, grid, strict=True)]
+    if odd.any() or (positions >= np.array(counts, np.uint64)).any():
+        raise Corrupt("a chunk lies outside of its dataset")
+    # Offsets near 2**64 must not wrap around to small ones.
+    if (offsets > file_size).any() or (sizes > file_size - offsets).any():
+        raise Corrupt(f"a chunk is not all in the file of {file_size} bytes")
+    if (sizes > _LARGEST_CHUNK).any():
+        return Library(reason="chunks of 4 GiB and more", chunks=grid)
+    skipped, which = np.unique(masks, return_inverse=True)
+    plain = np.array([undo.passes(int(mask)) for mask in skipped], bool)[which]
+    if (sizes[plain] != nbytes).any():
+        raise Corrupt(f"a chunk that is not filtered does not have the {nbytes} bytes of one")
+    if _may_leave_edges_unfiltered(positions[~plain], sizes[~plain], dataset.shape, grid, nbytes):
+        return Library(reason="chunks at the edge may be stored unfiltered", chunks=grid)
+    numbers = _numbers(positions, counts)
+    order = np.argsort(numbers, kind="stable")
+    numbers = numbers[order]
+    if (numbers[1:] == numbers[:-1]).any():
+        raise Corrupt("a chunk is stored twice")
+    return Chunked(
+        chunks=grid,
+        filters=filters,
+        numbers=numbers.astype("<u8").tobytes(),
+        offsets=offsets[order].astype("<u8").tobytes(),
+        sizes=sizes[order].astype("<u4").tobytes(),
+        masks=masks[order].astype("<u4").tobytes() if masks.any() else b"",
+    )
+
+
+def _filters(properties: h5py.h5p.PropDCID) -> tuple[Filter, ...]:
+    stages = (properties.get_filter(position) for position in range(properties.get_nfilters()))
+    return tuple(
+        Filter(
+            id=number,
+            name=name.decode("utf-8", "replace"),
+            options=tuple(options),
+            optional=bool(flags & h5py.h5z.FLAG_OPTIONAL),
+        )
+        for number, flags, options, name in stages
+    )
+
+
+_UInt64s = NDArray[np.uint64]
+
+
+def _index(dataset: h5py.h5d.DatasetID, most: int) -> tuple[_UInt64s, _UInt64s, _UInt64s, _UInt64s] | None:
+    # Plain machine numbers, as objects of a million chunks would not fit into the memory of a worker.
+    corners, masks, offsets, sizes = array("Q"), array("Q"), array("Q"), array("Q")
+
+    def note(info: Any) -> bool | None:
+        corner, mask, offset, size = info
+        corners.extend(corner)
+        masks.append(mask)
+        offsets.append(offset)
+        sizes.append(size)
+        return True if len(masks) > most else None  # anything but None ends the iteration
+
+    dataset.chunk_iter(note)
+    if len(masks) > most:
+        return None
+    as_array = [np.array(numbers, np.uint64) for numbers in (corners, masks, offsets, sizes)]
+    return as_array[0].reshape(len(masks), dataset.rank), as_array[1], as_array[2], as_array[3]
+
+
+def _numbers(positions: _UInt64s, counts: list[int]) -> _UInt64s:
+    numbers = np.zeros(len(positions), np.uint64)
+    for axis, count in enumerate(counts):
+        numbers = numbers * np.uint64(count) + positions[:, axis]
+    return numbers
+
+
+def _may_leave_edges_unfiltered(
+    positions: _UInt64s, sizes: _UInt64s, shape: tuple[int, ...], grid: tuple[int, ...], nbytes: int
+) -> bool:
+    """Whether chunks that stick out of the dataset look as if the writer had left them unfiltered.
+
+    HDF5 1.10 has that option (``H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS``), h5py cannot ask for it and the filter masks
+    do not show it. Such chunks have the size of a decoded one: all of them, which filtered ones hardly ever have.
+    """
+    partial = np.zeros(len(positions), bool)
+    for axis, (extent, length) in enumerate(zip(shape, grid, strict=True)):
+        if extent % length:
+            partial |= positions[:, axis] == extent // length
+    return bool(partial.any() and (sizes[partial] == nbytes).all())
