@@ -1,0 +1,366 @@
+"""The reference store: a tree of dictionaries and numpy arrays.
+
+It does what `ndstream.core.ports.Store` says in the plainest way, for tests of protocols and as the measure of other
+stores (`ndstream.testing.stores`). Nothing is read from disk, nothing is cached, nothing waits.
+
+>>> store = MemoryStore({"run": {"scan.h5": Group({"frames": Array(np.zeros((10, 4, 4)))})}})
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndstream.core import model
+from ndstream.core.counters import Counters
+from ndstream.core.dtypes import DType, from_numpy, is_fixed, memory_size
+from ndstream.core.elements import flatten
+from ndstream.core.limits import DEFAULT_LIMITS, KiB, Limits
+from ndstream.core.model import HDF5_MEDIA_TYPE, Directory, ExternalLink, File, HardLink, Node, SoftLink
+from ndstream.core.ports import Access, Detail, Reading
+from ndstream.core.selection import Selection, everything
+from ndstream.errors import ConfigError, DataError, InvalidSelection, NotFound
+
+_READY = 64 * KiB
+_ELEMENTS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Null:
+    """A null dataspace: an element type and no elements."""
+
+    dtype: np.dtype[Any]
+
+
+Values: TypeAlias = NDArray[Any] | Null
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Array:
+    """A dataset; `values` in the dtype that h5py would read, with its metadata."""
+
+    values: Values
+    attributes: Mapping[str, Values] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """A group; as the value of a file name, the file with that root group."""
+
+    members: Mapping[str, Group | Array | SoftLink | ExternalLink] = field(default_factory=dict)
+    attributes: Mapping[str, Values] = field(default_factory=dict)
+
+
+Member: TypeAlias = Group | Array | SoftLink | ExternalLink
+Tree: TypeAlias = Mapping[str, "Tree | Group | bytes"]
+
+
+class MemoryStore:
+    """Serves a tree that is given as values; see `ndstream.core.ports.Store` for its methods.
+
+    Parameters
+    ----------
+    tree : mapping
+        Name to a mapping (directory), a `Group` (HDF5 file) or bytes (other file).
+    limits
+        `piece`, `inline_data` and `link_depth` apply.
+
+    Notes
+    -----
+    Arrays are copied when they are read. Files of arrays have no bytes: `open` raises `DataError` for them, and
+    their size is that of their values.
+    """
+
+    def __init__(self, tree: Tree | None = None, *, limits: Limits = DEFAULT_LIMITS) -> None:
+        self._tree: Tree = tree or {}
+        self._limits = limits
+
+    async def start(self) -> None:
+        """Nothing to prepare."""
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+    async def lookup(self, path: str, access: Access, *, depth: int = 0) -> Directory | File:
+        """See `Store`."""
+        place = self._place(path, access)
+        return _directory(path, place, access, depth) if isinstance(place, Mapping) else _file(path, place)
+
+    async def open(self, path: str, access: Access) -> tuple[File, int]:
+        """See `Store`; the descriptor is of an anonymous file in memory."""
+        place = self._place(path, access)
+        if isinstance(place, Mapping):
+            raise NotFound(f"Invalid path specified: {path}")
+        if isinstance(place, Group):
+            raise DataError(f"{path}: kept as arrays, has no bytes")
+        descriptor = os.memfd_create("ndstream")
+        os.truncate(descriptor, len(place))
+        os.pwrite(descriptor, place, 0)
+        return _file(path, place), descriptor
+
+    async def describe(self, path: str, name: str, access: Access, detail: Detail) -> Node:
+        """See `Store`."""
+        walk = _Walk(self, access, self._limits.link_depth)
+        return _Description(walk, detail, self._limits).node(walk.follow(path, name), 0)
+
+    async def read(
+        self, path: str, name: str, access: Access, selection: Selection | Callable[[tuple[int, ...]], Selection] | None
+    ) -> Reading:
+        """See `Store`."""
+        found = _Walk(self, access, self._limits.link_depth).follow(path, name).found
+        if not isinstance(found, Array):
+            raise NotFound(f"{path}: {name} is not a dataset")
+        if isinstance(found.values, Null):
+            raise InvalidSelection(f"{path}: {name} has a null dataspace: there are no elements to select")
+        shape = found.values.shape
+        if selection is None:
+            selection = everything(shape)
+        elif callable(selection):
+            selection = selection(shape)
+        if selection.source != shape:
+            raise InvalidSelection(f"{path}: {name} has the shape {shape}, not {selection.source}")
+        return MemoryReading(found.values.dtype, selection.apply(found.values), self._limits.piece)
+
+    def _place(self, path: str, access: Access) -> Tree | Group | bytes:
+        place: Tree | Group | bytes = self._tree
+        for part in path.split("/") if path else []:
+            if not isinstance(place, Mapping) or part not in place:
+                raise NotFound(f"Invalid path specified: {path}")
+            place = place[part]
+        if not access.sees(path):
+            raise NotFound(f"Invalid path specified: {path}")
+        return place
+
+    def file(self, path: str, access: Access) -> Group:
+        """Root group of the file at a virtual path.
+
+        Raises
+        ------
+        NotFound
+            There is nothing, or not for this user, or no HDF5 file.
+        """
+        place = self._place(path, access)
+        if not isinstance(place, Group):
+            raise NotFound(f"Invalid path specified: {path}" if isinstance(place, Mapping) else f"{path}: not HDF5")
+        return place
+
+
+class MemoryReading:
+    """Elements that are there already, as a `ndstream.core.ports.Reading`."""
+
+    def __init__(self, dtype: np.dtype[Any], values: NDArray[Any], piece: int) -> None:
+        self.dtype: DType = from_numpy(dtype)
+        self.shape: tuple[int, ...] = values.shape
+        self.nbytes: int | None = None
+        self.ready: memoryview | None = None
+        self._values = values
+        self._step = max(1, piece // dtype.itemsize) * dtype.itemsize
+        if is_fixed(self.dtype):
+            self._bytes = memoryview(values.tobytes())
+            self.nbytes = len(self._bytes)
+            self.ready = self._bytes if self.nbytes <= _READY else None
+
+    async def buffers(self) -> AsyncIterator[memoryview]:
+        """See `Reading`."""
+        for start in range(0, len(self._bytes), self._step):
+            yield self._bytes[start : start + self._step]
+
+    async def elements(self) -> AsyncIterator[list[Any]]:
+        """See `Reading`."""
+        flat = self._values.reshape(-1)
+        for start in range(0, len(flat), _ELEMENTS):
+            yield flatten(flat[start : start + _ELEMENTS], self.dtype)
+
+    async def aclose(self) -> None:
+        """Nothing to give back."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """An object, the virtual path of the file it is in, and the root group of that."""
+
+    path: str
+    root: Group
+    found: Group | Array
+
+
+class _Walk:
+    """Follows names inside files, links and all, for one user."""
+
+    def __init__(self, store: MemoryStore, access: Access, most: int) -> None:
+        self._store = store
+        self._access = access
+        self._most = most
+        self._links = 0
+
+    def follow(self, path: str, name: str) -> _Place:
+        """Find an object by its name in the file at `path`."""
+        root = self._store.file(path, self._access)
+        return self.below(_Place(path, root, root), name)
+
+    def below(self, place: _Place, name: str) -> _Place:
+        """Find an object by its name as seen from `place`, or from the root when the name is absolute."""
+        if name.startswith("/"):
+            place = replace(place, found=place.root)
+        for part in name.split("/"):
+            if part in ("", "."):
+                continue
+            if not isinstance(place.found, Group) or part not in place.found.members:
+                raise NotFound(f"{place.path}: no object is called {name!r}")
+            member = place.found.members[part]
+            place = replace(place, found=member) if isinstance(member, Group | Array) else self._through(place, member)
+        return place
+
+    def _through(self, place: _Place, link: SoftLink | ExternalLink) -> _Place:
+        self._links += 1
+        if self._links > self._most:
+            raise NotFound(f"{place.path}: too many links to follow")
+        if isinstance(link, SoftLink):
+            return self.below(place, link.target)
+        here = PurePosixPath("/", place.path).parent
+        return self.follow(os.path.normpath(here / link.filename).lstrip("/"), link.target)
+
+
+class _Description:
+    """Describes objects to a depth, as `Detail` says."""
+
+    def __init__(self, walk: _Walk, detail: Detail, limits: Limits) -> None:
+        self._walk = walk
+        self._detail = detail
+        self._data = min(detail.data, limits.inline_data)
+
+    def node(self, place: _Place, level: int) -> Node:
+        found = place.found
+        if isinstance(found, Array):
+            return self._dataset(found)
+        looked_into = level == 0 or (level < self._detail.depth and len(found.members) <= self._detail.wide)
+        return model.Group(
+            attributes=_attributes(found.attributes),
+            members={
+                name: self._member(place, name, member, level) if looked_into else _closed(member)
+                for name, member in found.members.items()
+            },
+            address=id(found),
+        )
+
+    def _member(self, place: _Place, name: str, member: Member, level: int) -> Node:
+        if isinstance(member, SoftLink):
+            return member
+        try:
+            place = self._walk.below(place, name)
+        except NotFound:
+            assert isinstance(member, ExternalLink)
+            return member
+        if isinstance(place.found, Group) and level >= self._detail.depth:
+            return HardLink(kind="group")
+        return self.node(place, level + 1)
+
+    def _dataset(self, found: Array) -> Node:
+        if isinstance(found.values, Null):
+            return model.Dataset(
+                dtype=from_numpy(found.values.dtype),
+                shape=None,
+                maxshape=None,
+                attributes=_attributes(found.attributes),
+                address=id(found),
+            )
+        dtype = from_numpy(found.values.dtype)
+        size = memory_size(dtype) * found.values.size
+        return model.Dataset(
+            dtype=dtype,
+            shape=found.values.shape,
+            maxshape=found.values.shape,
+            attributes=_attributes(found.attributes),
+            data=_value(found.values, dtype) if size <= self._data else None,
+            stored=size,
+            address=id(found),
+        )
+
+
+def _closed(member: Member) -> Node:
+    return member if isinstance(member, SoftLink | ExternalLink) else HardLink()
+
+
+def _attributes(attributes: Mapping[str, Values]) -> dict[str, model.Attribute]:
+    return {name: _attribute(attributes[name]) for name in sorted(attributes)}
+
+
+def _attribute(values: Values) -> model.Attribute:
+    dtype = from_numpy(values.dtype)
+    if isinstance(values, Null):
+        return model.Attribute(dtype=dtype, shape=None, value=None)
+    return model.Attribute(dtype=dtype, shape=values.shape, value=_value(values, dtype))
+
+
+def _value(values: NDArray[Any], dtype: DType) -> bytes | list[Any]:
+    return values.tobytes() if is_fixed(dtype) else flatten(values, dtype)
+
+
+def _size(place: Tree | Group | bytes, path: str, access: Access) -> int:
+    if isinstance(place, bytes):
+        return len(place)
+    if isinstance(place, Group):
+        return _stored(place, set())
+    below = {f"{path}/{name}" if path else name: child for name, child in place.items()}
+    return sum(_size(child, at, access) for at, child in below.items() if access.sees(at))
+
+
+def _stored(group: Group, seen: set[int]) -> int:
+    """Bytes of the values of all datasets, each counted once, however many hard links lead to it."""
+    total = 0
+    for member in group.members.values():
+        if id(member) in seen:
+            continue
+        seen.add(id(member))
+        if isinstance(member, Group):
+            total += _stored(member, seen)
+        elif isinstance(member, Array) and not isinstance(member.values, Null):
+            total += member.values.nbytes
+    return total
+
+
+def _file(path: str, place: Group | bytes) -> File:
+    return File(
+        path=path,
+        size=len(place) if isinstance(place, bytes) else _stored(place, set()),
+        modified=0,
+        media_type="application/octet-stream" if isinstance(place, bytes) else HDF5_MEDIA_TYPE,
+        generation=f"{id(place):x}",
+    )
+
+
+def _directory(path: str, place: Tree, access: Access, depth: int) -> Directory:
+    files: dict[str, File] = {}
+    directories: dict[str, Directory | None] = {}
+    for name in sorted(place):
+        at = f"{path}/{name}" if path else name
+        child = place[name]
+        if not access.sees(at):
+            continue
+        if isinstance(child, Mapping):
+            directories[name] = _directory(at, child, access, depth - 1) if depth > 0 else None
+        else:
+            files[name] = _file(at, child)
+    return Directory(path=path, size=_size(place, path, access), files=files, directories=directories)
+
+
+def serve(
+    roots: Mapping[str, Path],
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    counters: Counters | None = None,
+    media_types: Mapping[str, str] | None = None,
+) -> MemoryStore:
+    """Make an empty store, as `ndstream.core.ports.StoreFactory`: what is on disk is for other stores."""
+    if roots:
+        raise ConfigError("the store 'memory' serves nothing from disk")
+    return MemoryStore(limits=limits)
+
+
+STORE = serve
