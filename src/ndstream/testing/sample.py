@@ -18,7 +18,8 @@ from h5py import h5d, h5p, h5s, h5t
 __all__ = ["counted", "write_sample"]
 
 SHAPE = (7, 5)
-_NUMBERS = "i1 u1 <i2 >i2 <u2 >u2 <i4 >i4 <u4 >u4 <i8 >i8 <u8 >u8 <f2 >f2 <f4 >f4 <f8 >f8 <c8 >c8 <c16 >c16".split()
+_KINDS = ("i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", "c8", "c16")
+_NUMBERS = ("i1", "u1", *(order + kind for kind in _KINDS for order in "<>"))
 
 
 def write_sample(path: Path, *, libver: str | tuple[str, str] = "earliest") -> Path:
