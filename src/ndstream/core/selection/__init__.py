@@ -1,7 +1,9 @@
 """The one selection algebra: which elements of an array are meant, in which order, in which shape."""
 
+from ndstream.core.selection.axes import Axis, Picks, Span, Spans
+from ndstream.core.selection.grid import Part
 from ndstream.core.selection.normalise import everything, ranges, select
-from ndstream.core.selection.selection import Axis, Part, Picks, Selection, Span, Spans
+from ndstream.core.selection.selection import Selection
 from ndstream.core.selection.text import format_selection, parse_selection
 
 __all__ = [

@@ -2,64 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """`count` indices from `start`, `step` apart; `step` may be negative, never zero."""
-
-    start: int
-    count: int
-    step: int = 1
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Spans:
-    """Many ranges of one axis, put one behind the other: the multi-slice of one request.
-
-    `starts` and `counts` are int64 arrays of equal length; ranges may overlap, repeat and come in any order.
-    """
-
-    starts: NDArray[np.int64]
-    counts: NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Picks:
-    """Single indices of one axis (int64, in range, not negative), in any order, repeated or not."""
-
-    indices: NDArray[np.int64]
-
-
-Axis: TypeAlias = Span | Spans | Picks
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What a selection takes from one chunk of a grid.
-
-    Attributes
-    ----------
-    chunk
-        Position of the chunk in the grid, one number per source axis.
-    source
-        Numpy index into the chunk (an array of the full chunk shape).
-    target
-        Numpy index into the result such that ``result[target] = chunk[source]``.
-    whole
-        True when the part is the entire chunk (clipped to the array), in order: its bytes can be decoded in place.
-    """
-
-    chunk: tuple[int, ...]
-    source: tuple[Any, ...]
-    target: tuple[Any, ...]
-    whole: bool
+from ndstream.core.selection.axes import Axis, Indices, Picks, Span, pick
+from ndstream.core.selection.blocks import boxes, edge
+from ndstream.core.selection.grid import Grid, Part
+from ndstream.core.selection.runs import runs
+from ndstream.errors import InvalidSelection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -82,46 +37,230 @@ class Selection:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the result."""
-        raise NotImplementedError
+        if not self.joint:
+            return tuple([axis.count for number, axis in enumerate(self.axes) if number not in self.dropped])
+        kept = [self.axes[number].count for number in self._alone()]
+        return (*kept[: self.joint_at], *self.joint_shape, *kept[self.joint_at :])
 
     @property
     def count(self) -> int:
         """Number of elements selected, repeated ones counted each time."""
-        raise NotImplementedError
+        return math.prod([self.axes[number].count for number in self.order])
 
     @property
     def is_everything(self) -> bool:
         """Whether this is the whole array in its own order and shape."""
-        raise NotImplementedError
+        if self.dropped or self.joint:
+            return False
+        return all(axis == Span(0, side) for axis, side in zip(self.axes, self.source, strict=True))
 
     @property
     def bounds(self) -> tuple[tuple[int, int], ...]:
         """Smallest box that holds the selection: (start, stop) per source axis, stop == start when empty."""
-        raise NotImplementedError
+        if self.count == 0:
+            return ((0, 0),) * len(self.axes)
+        return tuple([axis.bounds() for axis in self.axes])
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Source axes in the order they have in the result, dropped ones left out; `joint` is there with its first."""
+        alone = self._alone()
+        return (*alone[: self.joint_at], *self.joint[:1], *alone[self.joint_at :])
 
     def apply(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Take the selection from a local array of shape `source` (the reference for all other ways)."""
-        raise NotImplementedError
+        """Take the selection from a local array of shape `source` (the reference for all other ways).
+
+        Returns
+        -------
+        ndarray of `shape`
+            A view where only spans and ints are selected, else a copy.
+
+        Raises
+        ------
+        InvalidSelection
+            When the array has another shape.
+        """
+        if array.shape != self.source:
+            raise InvalidSelection(f"a selection from shape {self.source} for an array of shape {array.shape}")
+        taken = array[tuple([axis.slice if isinstance(axis, Span) else slice(None) for axis in self.axes])]
+        for number, axis in enumerate(self.axes):
+            if number not in self.joint and not isinstance(axis, Span):
+                taken = taken.take(axis.expand(), number)
+        if not self.joint:
+            return taken[(*[0 if number in self.dropped else slice(None) for number in range(taken.ndim)], ...)]
+        taken = np.moveaxis(taken, self.joint, range(len(self.joint)))
+        taken = taken[tuple([self.axes[number].expand() for number in self.joint])]
+        kept = [self.axes[number].count for number in self._alone()]
+        taken = taken.reshape(*self.joint_shape, *kept)
+        there = range(self.joint_at, self.joint_at + len(self.joint_shape))
+        return np.moveaxis(taken, range(len(self.joint_shape)), there)
 
     def compose(self, inner: Selection) -> Selection:
-        """Take `inner`, a selection from an array of shape ``self.shape``, from what this one selects."""
-        raise NotImplementedError
+        """Take `inner`, a selection from an array of shape ``self.shape``, from what this one selects.
+
+        Where both have joint points these become one list of points: of the size of their product, at worst of the
+        result.
+
+        Raises
+        ------
+        InvalidSelection
+            When `inner` selects from another shape.
+        """
+        if inner.source != self.shape:
+            raise InvalidSelection(f"a selection from shape {inner.source} for a result of shape {self.shape}")
+        if self.joint or inner.joint:
+            return _tie(self, inner)
+        axes = list(self.axes)
+        for dim, number in enumerate(self.order):
+            axes[number] = axes[number].compose(inner.axes[dim])
+        dropped = [number for dim, number in enumerate(self.order) if dim in inner.dropped]
+        return Selection(source=self.source, axes=tuple(axes), dropped=self.dropped.union(dropped))
 
     def blocks(self, most: int, chunks: tuple[int, ...] | None = None) -> Iterator[Selection]:
         """Cut into selections of at most `most` elements, whose results in turn are the result in C order.
 
         Cuts fall on the grid of `chunks` where `most` allows it, so that few chunks are needed by two blocks. Lazy:
         nothing of the size of the selection is made.
+
+        Raises
+        ------
+        ValueError
+            When `most` is not positive.
         """
-        raise NotImplementedError
+        if most < 1:
+            raise ValueError(f"blocks of at most {most} elements")
+        order = self.order
+        counts = [self.axes[number].count for number in order]
+
+        def cut(dim: int, start: int, stop: int) -> int:
+            number = order[dim]
+            return stop if chunks is None else edge(self.axes[number], start, stop, chunks[number])
+
+        for box in boxes(counts, most, cut):
+            yield self._within(box)
 
     def over(self, chunks: tuple[int, ...]) -> Iterator[Part]:
-        """Split over a chunk grid: every chunk that is touched, once, with where its elements go."""
-        raise NotImplementedError
+        """Split over a chunk grid: every chunk that is touched, once, with where its elements go.
 
-    def runs(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        Parts come in C order of the grid. Needs memory for the index arrays of every axis: call it on a block.
+
+        Raises
+        ------
+        ValueError
+            When `chunks` is not one positive length for each axis.
+        """
+        if len(chunks) != len(self.source) or any(chunk < 1 for chunk in chunks):
+            raise ValueError(f"chunks of shape {chunks} for an array of shape {self.source}")
+        places = {number: dim for dim, number in enumerate(self.order)}
+        if self.joint:
+            places |= dict.fromkeys(self.joint, places[self.joint[0]])
+        grid = Grid(
+            axes=self.axes,
+            dims=tuple([places.get(number) for number in range(len(self.axes))]),
+            joint=self.joint,
+            joint_shape=self.joint_shape,
+            source=self.source,
+            chunks=chunks,
+        )
+        return grid.parts()
+
+    def runs(self) -> tuple[Indices, Indices]:
         """Contiguous runs in the flattened source (starts, lengths, in elements), in the order of the result.
 
         Neighbouring runs that continue each other are merged. Of the size of the number of runs: call it on a block.
+
+        Raises
+        ------
+        TooLarge
+            When positions in the flattened source do not fit in 64 bits.
         """
-        raise NotImplementedError
+        return runs(self.source, self.axes, (*self.dropped, *self.order), self.joint)
+
+    def _alone(self) -> list[int]:
+        """Axes that are kept and not joint."""
+        return [number for number in range(len(self.axes)) if number not in self.dropped and number not in self.joint]
+
+    def _within(self, box: list[tuple[int, int]]) -> Selection:
+        """Take the positions (start, stop) of each dimension of the result, joint points as one dimension."""
+        axes = list(self.axes)
+        shape = self.joint_shape
+        for number, (start, stop) in zip(self.order, box, strict=True):
+            if number in self.joint:
+                if stop - start < axes[number].count:
+                    shape = (stop - start,)
+                for k in self.joint:
+                    axes[k] = Picks(self.axes[k].expand()[start:stop])
+            elif stop - start < axes[number].count:
+                axes[number] = axes[number].take(start, stop)
+        return Selection(
+            source=self.source,
+            axes=tuple(axes),
+            dropped=self.dropped,
+            joint=self.joint,
+            joint_shape=shape,
+            joint_at=self.joint_at,
+        )
+
+    def dims(self) -> dict[int, range]:
+        """Dimensions of the result that each kept axis runs over; joint axes share theirs."""
+        found = {}
+        dim = 0
+        for number in self.order:
+            length = len(self.joint_shape) if number in self.joint else 1
+            found[number] = range(dim, dim + length)
+            dim += length
+        return found | dict.fromkeys(self.joint, found[self.joint[0]]) if self.joint else found
+
+
+def _tie(outer: Selection, inner: Selection) -> Selection:
+    """Compose when points are involved.
+
+    An axis is tied when its indices depend on points of `outer` or of `inner`; so is one whose dimension lies between
+    those, because the points stand together in the result.
+    """
+    mine, theirs = outer.dims(), inner.dims()
+    tied = {number for number, dims in mine.items() if number in outer.joint or dims.start in inner.joint}
+    reached = [theirs[dim] for number in tied for dim in mine[number] if dim in theirs]
+    low, high = min([dims.start for dims in reached], default=0), max([dims.stop for dims in reached], default=0)
+    for number, dims in mine.items():
+        if number not in tied and dims.start in theirs and theirs[dims.start].start in range(low, high):
+            tied.add(number)
+    shape = inner.shape[low:high]
+
+    def positions(dim: int) -> Indices:
+        """Positions in a dimension of the outer result, ready for broadcasting to `shape`."""
+        found = inner.axes[dim].expand()
+        if dim not in theirs:
+            return found.reshape((1,) * (high - low))
+        dims = theirs[dim]
+        return found.reshape(
+            (1,) * (dims.start - low) + inner.shape[dims.start : dims.stop] + (1,) * (high - dims.stop)
+        )
+
+    axes = list(outer.axes)
+    dropped = set(outer.dropped)
+    for number, dims in mine.items():
+        axis = axes[number]
+        if number in outer.joint:
+            points = axis.expand().reshape(outer.joint_shape)[tuple([positions(dim) for dim in dims])]
+        elif number in tied:
+            points = axis.at(positions(dims.start))
+        else:
+            axes[number] = axis.compose(inner.axes[dims.start])
+            if dims.start in inner.dropped:
+                dropped.add(number)
+            continue
+        axes[number] = Picks(np.broadcast_to(points, shape).reshape(-1))
+    joint = tuple(sorted(tied))
+    if not reached:
+        # Every point was chosen by an int.
+        axes = [pick(axis.expand()) if number in tied else axis for number, axis in enumerate(axes)]
+        return Selection(source=outer.source, axes=tuple(axes), dropped=frozenset(dropped | tied))
+    return Selection(
+        source=outer.source,
+        axes=tuple(axes),
+        dropped=frozenset(dropped),
+        joint=joint,
+        joint_shape=shape,
+        joint_at=low,
+    )
