@@ -1,0 +1,233 @@
+"""The application: every protocol under its prefix, and the pages of the server itself."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+from urllib.parse import parse_qs
+
+from ndstream.config import Config, reload
+from ndstream.core import registry
+from ndstream.core.counters import Counters
+from ndstream.core.model import Directory
+from ndstream.core.ports import (
+    Access,
+    ASGIApp,
+    FailureForm,
+    HealthCheck,
+    ProtocolPlugin,
+    Receive,
+    Scope,
+    Send,
+    Service,
+    Store,
+    StoreFactory,
+)
+from ndstream.errors import ConfigError, NotFound
+from ndstream.server.answer import TEXT, Answer
+from ndstream.server.auth import Authenticated, Authenticator
+from ndstream.server.limit import Limited, Turns
+from ndstream.server.metrics import MEDIA_TYPE, Exposition, Meter
+from ndstream.server.operators import NOT_FOUND, OperatorsOnly
+from ndstream.server.status import Status, render
+from ndstream.server.users import UserFile
+from ndstream.server.watch import Watch, plain_failure
+from ndstream.server.welcome import Welcome, url_of, wants_html
+
+PageMaker = Callable[[Scope], Awaitable[Answer]]
+
+log = logging.getLogger("ndstream.server")
+
+
+class Application:
+    """ASGI application of a server.
+
+    Parameters
+    ----------
+    config : Config
+        What to serve, how.
+    store : Store, optional
+        In place of the one that `config` names; it is closed with the application.
+
+    Raises
+    ------
+    ConfigError
+        A root, the file of users, a store or a protocol that `config` names is wrong.
+    MissingExtra
+        A store or protocol needs a module that is not installed.
+    """
+
+    def __init__(self, config: Config, *, store: Store | None = None) -> None:
+        self._config = config
+        self._version = version("ndstream")
+        self.counters = Counters()
+        self.turns = Turns(config.limits.requests_per_user)
+        self.authenticator = Authenticator(UserFile(config.users_file), config.access)
+        self.store = store if store is not None else _open_store(config, self.counters)
+        self._plugins = _plugins(config)
+        self._meters: list[Meter] = []
+        self._protocols = self._build_protocols()
+        self._pages = self._build_pages()
+        self._unknown = self._watched("unknown", _not_found)
+        self._closed = False
+        self._exposition = Exposition(self._meters, self.counters, lambda: self.turns.waiting)
+        self._status = Status(self._version, self._meters, self.counters, lambda: self.turns.waiting)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or start and stop with the server (`lifespan`)."""
+        if scope["type"] == "http":
+            path: str = scope["path"]
+            page = self._pages.get(path)
+            if page is not None:
+                await page(scope, receive, send)
+                return
+            end = path.find("/", 1)
+            prefix = path if end < 0 else path[:end]
+            app = self._protocols.get(prefix)
+            if app is None:
+                await self._unknown(scope, receive, send)
+                return
+            scope["root_path"] = scope.get("root_path", "") + prefix
+            await app(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._live(receive, send)
+        else:
+            raise ValueError(f"no {scope['type']} here")
+
+    async def aclose(self) -> None:
+        """Close the store and end the threads; safe to call more than once."""
+        if self._closed:
+            return
+        self._closed = True
+        self.authenticator.close()
+        await self.store.aclose()
+
+    def reload(self) -> str:
+        """Read configuration and users again.
+
+        Users, roles and the limit of requests count from now on; what a store or a listening socket was built with
+        stays.
+
+        Returns
+        -------
+        str
+            What was done, and which changed settings wait for a restart.
+
+        Raises
+        ------
+        ConfigError
+            They are wrong; everything stays as it was.
+        """
+        config = reload(self._config)
+        self.authenticator.reload(UserFile(config.users_file), config.access)
+        self.turns.most = config.limits.requests_per_user
+        later = [name for name in ("server", "limits", "roots", "media_types") if self._differs(config, name)]
+        self._config = config
+        log.info("configuration read again")
+        return "configuration read again" + (f"; changed, but only with a restart: {', '.join(later)}" if later else "")
+
+    def _differs(self, config: Config, section: str) -> bool:
+        return bool(getattr(config, section) != getattr(self._config, section))
+
+    def _build_protocols(self) -> dict[str, ASGIApp]:
+        """Applications of the protocols by prefix, each with everything around it."""
+        service = Service(store=self.store, limits=self._config.limits, counters=self.counters)
+        apps: dict[str, ASGIApp] = {}
+        for plugin in self._plugins:
+            if not plugin.prefix.startswith("/") or "/" in plugin.prefix[1:] or plugin.prefix in apps:
+                raise ConfigError(
+                    f"protocol {plugin.name}: its prefix {plugin.prefix!r} is not one path segment or taken"
+                )
+            app = Authenticated(Limited(plugin.app(service), self.turns), self.authenticator)
+            failure = plugin.failure if isinstance(plugin, FailureForm) else plain_failure
+            apps[plugin.prefix] = self._watched(plugin.name, app, failure)
+        return apps
+
+    def _build_pages(self) -> dict[str, ASGIApp]:
+        server = self._config.server
+        behind_proxy = bool(server.trusted_proxies)
+        status_page = OperatorsOnly(_page(self._show_status), server.operators, behind_proxy=behind_proxy)
+        status = self._watched("status", status_page)
+        metrics = OperatorsOnly(_page(self._show_metrics), server.operators, behind_proxy=behind_proxy)
+        pages: dict[str, ASGIApp] = {
+            "/": self._watched("welcome", Authenticated(_page(self._show_welcome), self.authenticator)),
+            "/healthz": self._watched("healthz", _page(self._show_health)),
+            "/metrics": self._watched("metrics", metrics),
+            "/status": status,
+        }
+        # Where the original hdfstream server has it (specs: hdfstream section 2.3).
+        return pages | {f"{plugin.prefix}/status": status for plugin in self._plugins}
+
+    def _watched(
+        self, name: str, app: ASGIApp, failure: Callable[[int, str], tuple[str, bytes]] = plain_failure
+    ) -> ASGIApp:
+        meter = Meter(name)
+        self._meters.append(meter)
+        return Watch(app, meter, failure)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self.aclose()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    def _problem(self) -> str | None:
+        return self.store.problem() if isinstance(self.store, HealthCheck) else None
+
+    async def _show_health(self, scope: Scope) -> Answer:
+        problem = self._problem()
+        return Answer(503 if problem else 200, TEXT, f"{problem or 'ok'}\n".encode())
+
+    async def _show_metrics(self, scope: Scope) -> Answer:
+        return Answer(200, MEDIA_TYPE, self._exposition.render())
+
+    async def _show_status(self, scope: Scope) -> Answer:
+        notice = ""
+        if parse_qs(scope["query_string"].decode("latin-1")).get("reload") == ["1"]:
+            try:
+                notice = self.reload()
+            except ConfigError as error:
+                notice = f"configuration not read again: {error}"
+                log.error("%s", notice)
+        return render(self._status.document(self._config, self._problem(), notice), html=wants_html(scope))
+
+    async def _show_welcome(self, scope: Scope) -> Answer:
+        access: Access = scope["ndstream.access"]
+        try:
+            root = await self.store.lookup("", access, depth=1)
+        except NotFound:
+            root = None
+        directory = root if isinstance(root, Directory) else None
+        welcome = Welcome(version=self._version, url=url_of(scope), root=directory, protocols=self._plugins)
+        return welcome.answer(html=wants_html(scope))
+
+
+def _open_store(config: Config, counters: Counters) -> Store:
+    factory: StoreFactory = registry.load(registry.STORES, config.server.store)
+    return factory(config.roots, limits=config.limits, counters=counters, media_types=config.media_types)
+
+
+def _plugins(config: Config) -> list[ProtocolPlugin]:
+    names = config.server.protocols or registry.names(registry.PROTOCOLS)
+    return [registry.load(registry.PROTOCOLS, name) for name in names]
+
+
+def _page(make: PageMaker) -> ASGIApp:
+    """Application that answers GET and HEAD with what `make` gives."""
+
+    async def page(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] in ("GET", "HEAD"):
+            await (await make(scope)).send(send)
+        else:
+            await Answer(405, TEXT, b"405: method not allowed\n", ((b"allow", b"GET, HEAD"),)).send(send)
+
+    return page
+
+
+async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    await NOT_FOUND.send(send)

@@ -1,0 +1,241 @@
+"""Run a server: in this process until a signal ends it, or in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import signal
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+import uvicorn
+
+from ndstream.config import Config
+from ndstream.core.ports import Store
+from ndstream.errors import ConfigError, ServiceError
+from ndstream.server.app import Application
+from ndstream.server.connection import Connection, check_all
+from ndstream.server.listen import bind, is_loopback, url_of
+
+log = logging.getLogger("ndstream.server")
+
+
+def serve(config: Config, on_ready: Callable[[str], object] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT, then let running requests end (``server.drain`` seconds) and return.
+
+    A second signal does not wait. Messages go to the standard error stream.
+
+    Parameters
+    ----------
+    config : Config
+        What to serve, how.
+    on_ready : callable, optional
+        Called with the URL as soon as requests are answered.
+
+    Raises
+    ------
+    ConfigError
+        A setting is wrong, or the port is taken.
+    """
+    _log_to_stderr(config.server.log_level, access=config.server.access_log)
+    Server(config).run(on_ready)
+
+
+class Server:
+    """A server that listens from the moment it is made, and answers while it runs.
+
+    Use it as a context manager to run it in a thread, or call `run`.
+
+    Parameters
+    ----------
+    config : Config
+        What to serve, how.
+    store : Store, optional
+        In place of the one that `config` names.
+
+    Attributes
+    ----------
+    app : Application
+    port : int
+    url : str
+
+    Raises
+    ------
+    ConfigError
+        A setting is wrong, or the port is taken.
+    """
+
+    def __init__(self, config: Config, *, store: Store | None = None) -> None:
+        settings = config.server
+        _check_certificate(config)
+        self._sockets = bind(settings.host, settings.port, settings.backlog)
+        try:
+            self.app = Application(config, store=store)
+        except BaseException:
+            _close(self._sockets)
+            raise
+        self.port: int = self._sockets[0].getsockname()[1]
+        self.url = url_of(settings.host, self.port, tls=settings.certificate is not None)
+        self._uvicorn = _Uvicorn(self.app, config)
+        self._thread: threading.Thread | None = None
+        _warn(config, self._sockets)
+
+    def run(self, on_ready: Callable[[str], object] | None = None) -> None:
+        """Answer requests until `stop` or, in the main thread, a signal."""
+        self._uvicorn.on_ready = (lambda: on_ready(self.url)) if on_ready is not None else None
+        try:
+            self._uvicorn.run(sockets=self._sockets)
+        finally:
+            _close(self._sockets)
+
+    def stop(self) -> None:
+        """Stop soon; may be called from any thread."""
+        self._uvicorn.should_exit = True
+
+    def __enter__(self) -> Self:
+        ready = threading.Event()
+        self._thread = threading.Thread(target=self._run_in_thread, args=(ready,), name="ndstream-server")
+        self._thread.start()
+        ready.wait()
+        if not self._uvicorn.started:
+            self._thread.join()
+            raise ServiceError("the server did not start; the log says why")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run_in_thread(self, ready: threading.Event) -> None:
+        try:
+            self.run(lambda _: ready.set())
+        finally:
+            ready.set()
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn that says when it is ready, looks after its connections, and survives the signal that stops it."""
+
+    def __init__(self, app: Application, settings: Config) -> None:
+        super().__init__(_uvicorn_config(settings, app))
+        self._app = app
+        self.on_ready: Callable[[], object] | None = None
+        limits = settings.limits
+        self._interval = max(0.05, min(1.0, limits.idle_timeout / 4, limits.send_timeout / 4))
+        self._settings = settings.server
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._look()
+        if self.on_ready is not None:
+            self.on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self.server_state.tasks:
+            log.info("stopping: %d requests get %.0f s to end", len(self.server_state.tasks), self._settings.drain)
+        await super().shutdown(sockets)
+        # Told to hurry, uvicorn leaves this out; worker processes must not stay behind.
+        await self._app.aclose()
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        check_all(self.server_state.connections, loop.time())
+        loop.call_later(self._interval, self._look)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop at the first signal, at once at the second.
+
+        uvicorn would raise the signal again when all is done, which makes an orderly end look like a crash.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._signalled) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _signalled(self, number: int, frame: object) -> None:
+        if self.should_exit:
+            self.force_exit = True
+        self.should_exit = True
+
+
+def _uvicorn_config(config: Config, app: Application) -> uvicorn.Config:
+    settings = config.server
+    return uvicorn.Config(
+        app,
+        http=Connection.with_limits(config.limits),
+        loop="uvloop",
+        ws="none",
+        interface="asgi3",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
+        backlog=settings.backlog,
+        timeout_keep_alive=math.ceil(config.limits.idle_timeout),
+        timeout_graceful_shutdown=math.ceil(settings.drain),
+        ssl_certfile=settings.certificate,
+        ssl_keyfile=settings.key,
+    )
+
+
+def _check_certificate(config: Config) -> None:
+    settings = config.server
+    if settings.certificate is None:
+        return
+    try:
+        # A password would be asked for at the terminal, which a server does not have.
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+            settings.certificate, settings.key, password=""
+        )
+    except (OSError, ssl.SSLError) as error:
+        files = " and ".join(str(path) for path in (settings.certificate, settings.key) if path is not None)
+        raise ConfigError(f"server.certificate: {files}: {error.strerror or error}") from error
+
+
+def _warn(config: Config, sockets: list[socket.socket]) -> None:
+    """Say what is allowed, and seldom meant."""
+    if not is_loopback(sockets) and not config.users_file.exists():
+        log.warning("other machines can reach this server, and there are no users: what is served is public")
+    if not is_loopback(sockets) and config.server.certificate is None and config.users_file.exists():
+        log.warning("passwords travel unencrypted: set server.certificate, or put a proxy with TLS in front")
+    for path in config.access:
+        name, _, rest = path.partition("/")
+        served = [config.roots[root] / below for root, below in ((name, rest), ("", path)) if root in config.roots]
+        if path and not any(place.exists() for place in served):
+            log.warning("access: nothing is served as %r, so this rule protects nothing", path)
+
+
+def _close(sockets: list[socket.socket]) -> None:
+    for one in sockets:
+        one.close()
+
+
+def _log_to_stderr(level: str, *, access: bool) -> None:
+    """Configure logging of this process, which is the server's own."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for name in ("ndstream", "uvicorn"):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.propagate = False
+    logging.getLogger("ndstream").setLevel(level.upper())
+    logging.getLogger("ndstream.access").setLevel(logging.INFO if access else logging.WARNING)
+    # uvicorn tells every start, stop and malformed request; its warnings are enough.
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
