@@ -20,10 +20,8 @@ def demo(
 ) -> None:
     """Serve sample data and walk through what users do.
 
-    Makes files of four fields in a temporary directory, which goes with the demo.
-
-    Every result is compared with what h5py reads from the files themselves.
-
+    Makes files of four fields in a temporary directory, which goes with the demo. Every result is compared with what
+    h5py reads from the files themselves.
     """
     with needs("server", "ndstream demo"):
         from ndstream.cli.walk import data, server, stage, steps

@@ -24,7 +24,7 @@ def ls(
     listings = {}
     for url in urls:
         with Target.open(url, user) as target:
-            found = entries(target.thing, recursive=recursive, known=long or json)
+            found = entries(target.thing, recursive=recursive)
             if json:
                 listings[url] = [entry.as_json() for entry in found]
                 continue
