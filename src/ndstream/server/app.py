@@ -37,6 +37,9 @@ from ndstream.server.welcome import Welcome, url_of, wants_html
 
 PageMaker = Callable[[Scope], Awaitable[Answer]]
 
+_PAGES = "pages"
+"""Name under which the pages of the server itself are counted."""
+
 log = logging.getLogger("ndstream.server")
 
 
@@ -66,13 +69,13 @@ class Application:
         self.authenticator = Authenticator(UserFile(config.users_file), config.access)
         self.store = store if store is not None else _open_store(config, self.counters)
         self._plugins = _plugins(config)
-        self._meters: list[Meter] = []
+        self._meters: dict[str, Meter] = {}
         self._protocols = self._build_protocols()
         self._pages = self._build_pages()
-        self._unknown = self._watched("unknown", _not_found)
+        self._unknown = self._watched(_not_found, _PAGES)
         self._closed = False
-        self._exposition = Exposition(self._meters, self.counters, lambda: self.turns.waiting)
-        self._status = Status(self._version, self._meters, self.counters, lambda: self.turns.waiting)
+        self._exposition = Exposition(self._meters.values(), self.counters, lambda: self.turns.waiting)
+        self._status = Status(self._version, self._meters.values(), self.counters, lambda: self.turns.waiting)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or start and stop with the server (`lifespan`)."""
@@ -141,30 +144,31 @@ class Application:
                 )
             app = Authenticated(Limited(plugin.app(service), self.turns), self.authenticator)
             failure = plugin.failure if isinstance(plugin, FailureForm) else plain_failure
-            apps[plugin.prefix] = self._watched(plugin.name, app, failure)
+            apps[plugin.prefix] = self._watched(app, plugin.name, failure)
         return apps
 
     def _build_pages(self) -> dict[str, ASGIApp]:
         server = self._config.server
-        behind_proxy = bool(server.trusted_proxies)
-        status_page = OperatorsOnly(_page(self._show_status), server.operators, behind_proxy=behind_proxy)
-        status = self._watched("status", status_page)
-        metrics = OperatorsOnly(_page(self._show_metrics), server.operators, behind_proxy=behind_proxy)
-        pages: dict[str, ASGIApp] = {
-            "/": self._watched("welcome", Authenticated(_page(self._show_welcome), self.authenticator)),
-            "/healthz": self._watched("healthz", _page(self._show_health)),
-            "/metrics": self._watched("metrics", metrics),
+
+        def for_operators(make: PageMaker) -> ASGIApp:
+            only = OperatorsOnly(_page(make), server.operators, behind_proxy=bool(server.trusted_proxies))
+            return self._watched(only, _PAGES)
+
+        status = for_operators(self._show_status)
+        welcome = Authenticated(_page(self._show_welcome), self.authenticator)
+        pages = {
+            "/": self._watched(welcome, _PAGES),
+            "/healthz": self._watched(_page(self._show_health), _PAGES),
+            "/metrics": for_operators(self._show_metrics),
             "/status": status,
         }
         # Where the original hdfstream server has it (specs: hdfstream section 2.3).
         return pages | {f"{plugin.prefix}/status": status for plugin in self._plugins}
 
     def _watched(
-        self, name: str, app: ASGIApp, failure: Callable[[int, str], tuple[str, bytes]] = plain_failure
+        self, app: ASGIApp, name: str, failure: Callable[[int, str], tuple[str, bytes]] = plain_failure
     ) -> ASGIApp:
-        meter = Meter(name)
-        self._meters.append(meter)
-        return Watch(app, meter, failure)
+        return Watch(app, self._meters.setdefault(name, Meter(name)), failure)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:

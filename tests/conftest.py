@@ -1,0 +1,21 @@
+"""What every test of ndstream is held to: it leaves nothing open behind it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("ndstream", deadline=None, print_blob=True)
+settings.load_profile("ndstream")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "keeps_open(reason): this test shares something that stays open, such as a pool of connections"
+    )
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_open(request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("keeps_open") is None:
+        request.getfixturevalue("no_leaks")
