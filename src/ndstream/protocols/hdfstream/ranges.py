@@ -59,8 +59,11 @@ class Scattered:
     targets: tuple[Indices | slice, ...]
 
     def place(self, answer: NDArray[Any], result: NDArray[Any]) -> None:
-        """Sort the answer into `result`, the whole flattened result."""
-        frame = result[self.start : self.stop].reshape(self.frame)
+        """Sort the answer into `result`, the whole result with its axes flattened into the first.
+
+        Further axes of both belong to the elements.
+        """
+        frame = result[self.start : self.stop].reshape(self.frame + result.shape[1:])
         shared = len(self.joint)
         if shared:
             others = [axis for axis in range(answer.ndim) if axis not in self.joint]
@@ -372,7 +375,8 @@ def _offsets(indices: Indices, starts: Indices, counts: Indices) -> Indices:
 
 def _within(indices: Indices, starts: Indices, counts: Indices) -> NDArray[np.bool_]:
     """Which indices lie between the first and the last of the ranges (where every gap is unwanted anyway)."""
-    return (indices >= starts[0]) & (indices < starts[-1] + counts[-1])
+    within: NDArray[np.bool_] = (indices >= starts[0]) & (indices < starts[-1] + counts[-1])
+    return within
 
 
 def _cut(parts: Sequence[tuple[int, int]], longest: int) -> list[tuple[int, int]]:
@@ -419,6 +423,6 @@ def _mesh(parts: Sequence[Indices | slice], shape: tuple[int, ...]) -> tuple[Any
     return np.ix_(
         *(
             np.arange(length)[part] if isinstance(part, slice) else part
-            for part, length in zip(parts, shape, strict=True)
+            for part, length in zip(parts, shape, strict=False)  # the last axes may belong to the elements
         )
     )
