@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
@@ -183,11 +183,14 @@ class MemoryReading:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """An object, the virtual path of the file it is in, and the root group of that."""
+    """An object, the virtual path of the file it is in, and the way to it from the root group of that."""
 
     path: str
-    root: Group
-    found: Group | Array
+    trail: tuple[Group | Array, ...]
+
+    @property
+    def found(self) -> Group | Array:
+        return self.trail[-1]
 
 
 class _Walk:
@@ -201,21 +204,27 @@ class _Walk:
 
     def follow(self, path: str, name: str) -> _Place:
         """Find an object by its name in the file at `path`."""
-        root = self._store.file(path, self._access)
-        return self.below(_Place(path, root, root), name)
+        return self.below(_Place(path, (self._store.file(path, self._access),)), name)
 
     def below(self, place: _Place, name: str) -> _Place:
         """Find an object by its name as seen from `place`, or from the root when the name is absolute."""
-        if name.startswith("/"):
-            place = replace(place, found=place.root)
+        trail = place.trail[:1] if name.startswith("/") else place.trail
         for part in name.split("/"):
             if part in ("", "."):
                 continue
-            if not isinstance(place.found, Group) or part not in place.found.members:
+            if part == "..":
+                trail = trail[:-1] or trail
+                continue
+            group = trail[-1]
+            if not isinstance(group, Group) or part not in group.members:
                 raise NotFound(f"{place.path}: no object is called {name!r}")
-            member = place.found.members[part]
-            place = replace(place, found=member) if isinstance(member, Group | Array) else self._through(place, member)
-        return place
+            member = group.members[part]
+            if isinstance(member, Group | Array):
+                trail = (*trail, member)
+            else:
+                place = self._through(_Place(place.path, trail), member)
+                trail = place.trail
+        return _Place(place.path, trail)
 
     def _through(self, place: _Place, link: SoftLink | ExternalLink) -> _Place:
         self._links += 1
