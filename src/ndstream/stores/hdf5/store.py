@@ -1,0 +1,225 @@
+"""HDF5 files as a store: catalog, workers and reader put together, with what they found kept.
+
+The way of a request: the catalog confines its path and takes the generation of the file (one ``stat`` when it was
+asked for before); what is known about that generation is kept here; what is not, a worker says; the reader moves the
+bytes. A small read of a known dataset goes all this way without being suspended once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Hashable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from ndstream.core.counters import Counters
+from ndstream.core.limits import DEFAULT_LIMITS, KiB, Limits
+from ndstream.core.model import Directory, File, Node
+from ndstream.core.ports import Access, Detail, Reading, StoreFactory
+from ndstream.core.selection import Selection, everything
+from ndstream.errors import InvalidSelection, NotFound, Replaced
+from ndstream.stores.hdf5.cache import ByteCache
+from ndstream.stores.hdf5.catalog import Catalog, Found
+from ndstream.stores.hdf5.flights import Flights
+from ndstream.stores.hdf5.generation import generation_of
+from ndstream.stores.hdf5.layout import Chunked, Inline
+from ndstream.stores.hdf5.library import Fetch as FetchBox
+from ndstream.stores.hdf5.listing import is_text
+from ndstream.stores.hdf5.messages import Describe, Described, Fetch, Fetched, Locate, Located, Target
+from ndstream.stores.hdf5.pool import Pool
+from ndstream.stores.hdf5.reader import Reader
+
+T = TypeVar("T")
+
+#: Threads that walk directories: few, so that a walk never takes the machine from the readers.
+_WALKERS = 2
+#: Bytes that a description takes in memory for each byte of its message, roughly: objects are larger than their text.
+_BULK = 8
+_ENTRY = 1 * KiB
+
+
+class HDF5Store:
+    """Serves directories of HDF5 and other files; see `ndstream.core.ports.Store` for its methods.
+
+    Parameters
+    ----------
+    roots, limits, counters, media_types
+        As of `ndstream.core.ports.StoreFactory`. Gets the counters of `ndstream.stores.hdf5.pool.Pool`, and
+        ``cache_hits`` and ``cache_misses`` by kind of question.
+
+    Raises
+    ------
+    ConfigError
+        A root cannot be served.
+
+    Notes
+    -----
+    Belongs to the event loop in which it is first used. Workers start with the first request, or with `start`.
+    """
+
+    def __init__(
+        self,
+        roots: Mapping[str, Path],
+        *,
+        limits: Limits = DEFAULT_LIMITS,
+        counters: Counters | None = None,
+        media_types: Mapping[str, str] | None = None,
+    ) -> None:
+        self._limits = limits
+        self._counters = Counters() if counters is None else counters
+        self._catalog = Catalog(roots, limits=limits, media_types=media_types)
+        self._pool = Pool(self._catalog.roots.paths, limits, self._counters)
+        self._reader = Reader(limits, threads=os.cpu_count() or 1)
+        self._walkers = ThreadPoolExecutor(_WALKERS, thread_name_prefix="ndstream-catalog")
+        self._kept: ByteCache[Hashable, Any] = ByteCache(limits.layout_cache)
+        self._flights = Flights()
+
+    async def start(self) -> None:
+        """Start the workers; returns before they are ready."""
+        await self._pool.start()
+
+    def problem(self) -> str | None:
+        """Why requests would fail now (see `ndstream.core.ports.HealthCheck`)."""
+        return None if self._pool.pids else "no worker process is running"
+
+    async def lookup(self, path: str, access: Access, *, depth: int = 0) -> Directory | File:
+        """See `Store`; runs in a thread."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._walkers, self._catalog.lookup, path, access, depth)
+
+    async def open(self, path: str, access: Access) -> tuple[File, int]:
+        """See `Store`."""
+        # Not in a thread: a cancelled caller would leave the descriptor open.
+        return self._catalog.open(path, access)
+
+    async def describe(self, path: str, name: str, access: Access, detail: Detail) -> Node:
+        """See `Store`."""
+        name = self._absolute(name)
+
+        async def work(found: Found) -> Node:
+            key = (found.real, found.generation, name, access.hidden, detail)
+            kept: Described | None = self._kept.get(key)
+            self._counters.add("cache_misses" if kept is None else "cache_hits", label="describe")
+            if kept is None:
+                kept = await self._flights.join(key, lambda: self._describe(key, found, name, access, detail))
+            return kept.node
+
+        return await self._settled(path, access, work)
+
+    async def read(
+        self, path: str, name: str, access: Access, selection: Selection | Callable[[tuple[int, ...]], Selection] | None
+    ) -> Reading:
+        """See `Store`."""
+        name = self._absolute(name)
+
+        async def work(found: Found) -> Reading:
+            target = _target(found, name, access)
+            key = (found.real, found.generation, name, access.hidden)
+            kept: Located | None = self._kept.get(key)
+            self._counters.add("cache_misses" if kept is None else "cache_hits", label="locate")
+            if kept is None or not _is_current(kept, found):
+                kept = await self._flights.join(key, lambda: self._locate(key, target))
+            try:
+                return await self._reader.open(kept, _chosen(selection, kept, name), self._fetch(target))
+            except Replaced:
+                self._kept.discard(key)
+                raise
+
+        return await self._settled(path, access, work)
+
+    async def aclose(self) -> None:
+        """See `Store`."""
+        await self._flights.aclose()
+        await self._pool.aclose()
+        await self._reader.aclose()
+        self._walkers.shutdown(wait=False, cancel_futures=True)
+        self._kept.clear()
+
+    async def _settled(self, path: str, access: Access, work: Callable[[Found], Awaitable[T]]) -> T:
+        """Do `work` on the file as it is; once more when it was replaced meanwhile."""
+        try:
+            return await work(self._catalog.locate_file(path, access))
+        except Replaced:
+            return await work(self._catalog.locate_file(path, access))
+
+    def _absolute(self, name: str) -> str:
+        if len(name) > self._limits.path_length or not is_text(name):
+            raise NotFound("the name of the object is too long or not text")
+        return name if name.startswith("/") else "/" + name
+
+    async def _describe(self, key: Hashable, found: Found, name: str, access: Access, detail: Detail) -> Described:
+        described = await self._pool.call(
+            Describe(
+                target=_target(found, name, access),
+                depth=detail.depth,
+                wide=detail.wide,
+                data=min(detail.data, self._limits.inline_data),
+            )
+        )
+        assert isinstance(described, Described)
+        if described.lasting:
+            self._kept.put(key, described, _ENTRY + _BULK * len(msgspec.msgpack.encode(described.node)))
+        return described
+
+    async def _locate(self, key: Hashable, target: Target) -> Located:
+        located = await self._pool.call(Locate(target=target))
+        assert isinstance(located, Located)
+        self._kept.put(key, located, _weight(located))
+        return located
+
+    def _fetch(self, target: Target) -> FetchBox:
+        async def fetch(
+            start: tuple[int, ...], count: tuple[int, ...], step: tuple[int, ...], most: int
+        ) -> bytes | list[Any]:
+            fetched = await self._pool.call(Fetch(target=target, start=start, count=count, step=step, most=most))
+            assert isinstance(fetched, Fetched)
+            return fetched.data
+
+        return fetch
+
+
+def _target(found: Found, name: str, access: Access) -> Target:
+    return Target(file=found.real, generation=found.generation, name=name, hidden=access.hidden)
+
+
+def _chosen(
+    selection: Selection | Callable[[tuple[int, ...]], Selection] | None, located: Located, name: str
+) -> Selection:
+    shape = located.dataset.shape
+    if shape is None:
+        raise InvalidSelection(f"{name} has a null dataspace: there are no elements to select")
+    if selection is None:
+        return everything(shape)
+    if callable(selection):
+        selection = selection(shape)
+    if selection.source != shape:
+        raise InvalidSelection(f"{name} has the shape {shape}, not {selection.source}")
+    return selection
+
+
+def _is_current(located: Located, found: Found) -> bool:
+    """Whether the file that an external link led to is still the one that it was; the link's own is `found`."""
+    if located.file == found.real:
+        return True
+    try:
+        return generation_of(os.lstat(located.file)) == located.generation
+    except OSError:
+        return False
+
+
+def _weight(located: Located) -> int:
+    """Bytes that a layout takes in memory."""
+    layout = located.layout
+    size = _ENTRY + _BULK * len(msgspec.msgpack.encode(located.dataset))
+    if isinstance(layout, Chunked):
+        size += len(layout.numbers) + len(layout.offsets) + len(layout.sizes) + len(layout.masks)
+    elif isinstance(layout, Inline):
+        size += len(layout.data)
+    return size
+
+
+STORE: StoreFactory = HDF5Store
