@@ -280,7 +280,7 @@ def reference() -> Iterator[Setting]:
             yield Setting(
                 section=section,
                 name=name,
-                type=_TYPE_NAMES.get(annotation, annotation.removeprefix("Literal")),
+                type=_TYPE_NAMES.get(annotation) or "one of " + ", ".join(re.findall(r"\w+", annotation)[1:]),
                 default=_spelling(default, annotation),
                 meaning=meanings[name],
             )
