@@ -1,0 +1,40 @@
+"""Errors of the HDF5 library in words of our own.
+
+h5py raises builtins whose text may hold paths of this machine; they are translated here, once, before anything leaves
+a worker.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ndstream.errors import Corrupt, NDStreamError, TooLarge, UnsupportedDType, UnsupportedFilter
+
+#: What h5py raises when the library fails. Other exceptions are mistakes of ours.
+LIBRARY_ERRORS = (OSError, KeyError, ValueError, RuntimeError, TypeError, MemoryError)
+
+_INNERMOST = re.compile(r"\((.+)\)", re.DOTALL)
+
+
+def reason_of(error: BaseException) -> str:
+    """Take the cause that the library gave, without any path of this machine."""
+    text = str(error.args[-1]) if error.args else ""
+    found = _INNERMOST.search(text)
+    cause = (found[1] if found else text).split("name = ")[0].rstrip(" :,")
+    return cause if cause and "/" not in cause else "the HDF5 library gave up"
+
+
+def translate(error: Exception) -> NDStreamError:
+    """Find the error of ours that says what an error of the library means."""
+    if isinstance(error, NDStreamError):
+        return error
+    if isinstance(error, MemoryError):
+        return TooLarge("it takes more memory than one worker may use (worker_memory)")
+    if isinstance(error, RecursionError):
+        return Corrupt("it is nested without end")
+    reason = reason_of(error)
+    if "filter" in reason and ("not registered" in reason or "not available" in reason or "not found" in reason):
+        return UnsupportedFilter(reason)
+    if "conversion path" in reason or "datatype conversion" in reason:
+        return UnsupportedDType(reason)
+    return Corrupt(reason)

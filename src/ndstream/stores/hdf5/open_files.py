@@ -1,0 +1,157 @@
+"""The HDF5 files that one worker holds open, each as the very content that was asked for."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import OrderedDict
+from pathlib import Path
+
+from h5py import h5f, h5p
+
+from ndstream.errors import Corrupt, DataError, NotFound, Replaced
+from ndstream.stores.hdf5.faults import reason_of
+from ndstream.stores.hdf5.generation import generation_of
+
+
+class OpenFile:
+    """An HDF5 file, open for reading.
+
+    Attributes
+    ----------
+    path : str
+        Real path that it was opened by.
+    id : h5py.h5f.FileID
+    descriptor : int
+        File descriptor that the library reads from; it belongs to the library.
+    paths : dict of int to str, or None
+        Path of every object by its address, once somebody has needed it (`ndstream.stores.hdf5.references`).
+    """
+
+    __slots__ = ("descriptor", "generation", "id", "path", "paths", "size")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.paths: dict[int, str] | None = None
+        try:
+            self.id = h5f.open(os.fsencode(path), h5f.ACC_RDONLY, _access())
+        except FileNotFoundError:
+            raise NotFound("the file is not there any more") from None
+        except PermissionError:
+            raise DataError("the server is not allowed to read the file") from None
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise Corrupt(f"not a readable HDF5 file: {reason_of(error)}") from None
+        self.descriptor: int = self.id.get_vfd_handle(h5p.create(h5p.FILE_ACCESS))
+        status = os.fstat(self.descriptor)
+        self.size = status.st_size
+        self.generation = generation_of(status)
+
+    def check(self, generation: str) -> None:
+        """Make sure that the file holds that content, still.
+
+        Raises
+        ------
+        Replaced
+            It was written to, or another one had been put in its place.
+        """
+        if generation_of(os.fstat(self.descriptor)) != generation:
+            raise Replaced("the file has changed while it was read")
+
+    def close(self) -> None:
+        """Let go of the file; objects in it that are still in use keep it open."""
+        if self.id.valid:
+            self.id.close()
+
+
+def _access() -> h5p.PropFAID:
+    access = h5p.create(h5p.FILE_ACCESS)
+    # Others may hold the file open for writing; whether it changed is seen by its generation.
+    access.set_file_locking(False, True)
+    return access
+
+
+class OpenFiles:
+    """The most recently used files, kept open.
+
+    Parameters
+    ----------
+    most : int
+        How many to keep.
+    """
+
+    __slots__ = ("_files", "_first", "_held", "_most")
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._first: OpenFile | None = None
+        self._held: OpenFile | None = None
+        self._files: OrderedDict[str, OpenFile] = OrderedDict()
+
+    def begin(self, file: OpenFile) -> None:
+        """Begin a request for `file`, which stays open until the next begins, however many are opened on the way."""
+        self._first = self._held = file
+
+    def hold(self, file: OpenFile) -> None:
+        """Keep `file` open too, in place of the one that was held before."""
+        self._held = file
+
+    def open(self, path: str, generation: str | None = None) -> OpenFile:
+        """Open the file at a real path, or take it from those that are.
+
+        Parameters
+        ----------
+        path : str
+            Real path of a regular file that the caller has found to be served.
+        generation : str, optional
+            The content meant; that of now when not given.
+
+        Raises
+        ------
+        NotFound, DataError, Corrupt
+            The file vanished, or cannot be opened.
+        Replaced
+            The content is not the one meant.
+        """
+        if generation is None:
+            generation = _generation_at(path)
+        file = self._files.get(path)
+        if file is not None and generation_of(os.fstat(file.descriptor)) != generation:
+            self.forget(path)
+            file = None
+        if file is None:
+            file = OpenFile(path)
+            if file.generation != generation:
+                file.close()
+                raise Replaced("the file has changed since it was looked up")
+            self._files[path] = file
+            self._make_room(file)
+        self._files.move_to_end(path)
+        return file
+
+    def _make_room(self, newest: OpenFile) -> None:
+        needed = (newest, self._first, self._held)
+        for path in [path for path, file in self._files.items() if file not in needed]:
+            if len(self._files) <= self._most:
+                return
+            self.forget(path)
+
+    def forget(self, path: str) -> None:
+        """Close the file at `path`, if it is open."""
+        file = self._files.pop(path, None)
+        if file is not None:
+            file.close()
+
+    def close(self) -> None:
+        """Close all."""
+        for path in list(self._files):
+            self.forget(path)
+
+
+def _generation_at(path: str) -> str:
+    try:
+        status = Path(path).stat()
+    except OSError:
+        raise NotFound("no such file") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise NotFound("no such file")
+    return generation_of(status)

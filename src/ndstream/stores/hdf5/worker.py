@@ -1,0 +1,206 @@
+"""One worker process: ``python -m ndstream.stores.hdf5.worker DESCRIPTOR``.
+
+It holds the HDF5 library and files that nobody vouches for, and answers the requests of `messages` that arrive on an
+inherited socket one by one. It may crash or hang in the library at any time: the pool sees that and starts another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import resource
+import signal
+import socket
+import sys
+
+import msgspec
+from h5py import _errors, h5d, h5z
+
+from ndstream.errors import InvalidRequest, NDStreamError, TooLarge
+from ndstream.stores.hdf5.describe import Describer
+from ndstream.stores.hdf5.faults import LIBRARY_ERRORS, translate
+from ndstream.stores.hdf5.fetch import read_box
+from ndstream.stores.hdf5.locate import layout_of
+from ndstream.stores.hdf5.messages import (
+    Describe,
+    Described,
+    Failed,
+    Fetch,
+    Fetched,
+    Hello,
+    Locate,
+    Located,
+    Ready,
+    Reply,
+    Request,
+    Target,
+)
+from ndstream.stores.hdf5.open_files import OpenFile, OpenFiles
+from ndstream.stores.hdf5.references import Names
+from ndstream.stores.hdf5.resolve import Found, Resolver
+from ndstream.stores.hdf5.roots import Roots
+
+with contextlib.suppress(ImportError):
+    import hdf5plugin  # noqa: F401  # importing it registers its filters
+
+_PR_SET_PDEATHSIG = 1
+#: Numbers under which filters are registered and found in files.
+_FILTERS = (*range(1, 7), 305, 307, *range(32000, 32036))
+
+
+class Worker:
+    """Answers requests about files.
+
+    Parameters
+    ----------
+    hello : Hello
+        What is served, and what may be used.
+    """
+
+    def __init__(self, hello: Hello) -> None:
+        self._hello = hello
+        self._roots = Roots(hello.roots)
+        self._files = OpenFiles(hello.open_files)
+
+    def answer(self, request: Request) -> Reply:
+        """Answer one request; every failure of it becomes a `Failed`."""
+        try:
+            match request:
+                case Describe():
+                    return self._describe(request)
+                case Locate():
+                    return self._locate(request)
+                case Fetch():
+                    return self._fetch(request)
+                case Hello():
+                    raise InvalidRequest("the greeting comes once, and first")
+        except (NDStreamError, RecursionError, *LIBRARY_ERRORS) as error:
+            known = translate(error)
+            return Failed(code=known.code, message=str(known))
+
+    def _describe(self, request: Describe) -> Described:
+        file, resolver = self._open(request.target)
+        describer = Describer(
+            resolver,
+            depth=request.depth,
+            wide=request.wide,
+            data=request.data,
+            links=self._hello.links,
+            document=self._hello.document,
+        )
+        node = describer.describe(resolver.find(file, request.target.name))
+        file.check(request.target.generation)
+        return Described(node=node, lasting=not resolver.wandered)
+
+    def _locate(self, request: Locate) -> Located:
+        file, resolver = self._open(request.target)
+        found = _dataset(resolver.find(file, request.target.name), request.target.name)
+        describer = Describer(resolver, links=self._hello.links, document=self._hello.document)
+        dataset = describer.dataset(found, attributes=False)
+        layout = layout_of(found.object, dataset.dtype, file_size=found.file.size, chunk_index=self._hello.chunk_index)
+        file.check(request.target.generation)
+        return Located(dataset=dataset, layout=layout, file=found.file.path, generation=found.file.generation)
+
+    def _fetch(self, request: Fetch) -> Fetched:
+        file, resolver = self._open(request.target)
+        found = _dataset(resolver.find(file, request.target.name), request.target.name)
+        box = (request.start, request.count, request.step)
+        data = read_box(found.object, box, most=request.most, name_of=Names(found.file, found.object))
+        found.file.check(found.file.generation)
+        return Fetched(data=data)
+
+    def _open(self, target: Target) -> tuple[OpenFile, Resolver]:
+        file = self._files.open(target.file, target.generation)
+        self._files.begin(file)
+        return file, Resolver(self._files, self._roots, target.hidden, self._hello.link_depth)
+
+
+def _dataset(found: Found, name: str) -> Found:
+    if not isinstance(found.object, h5d.DatasetID):
+        raise InvalidRequest(f"{name} is not a dataset")
+    return found
+
+
+class Channel:
+    """Messages over a connected socket: a length (4 bytes, little-endian) and a msgpack map each."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._requests = msgspec.msgpack.Decoder(Request)
+        self._replies = msgspec.msgpack.Encoder()
+
+    def receive(self) -> Request | None:
+        """Wait for the next request; None when the server is gone."""
+        head = self._exactly(4)
+        if head is None:
+            return None
+        body = self._exactly(int.from_bytes(head, "little"))
+        return None if body is None else self._requests.decode(body)
+
+    def send(self, reply: Reply) -> None:
+        """Send a reply; one that is too long becomes a `Failed`."""
+        body = self._encode(reply)
+        if len(body) - 4 > 0xFFFF_FFFF:
+            body = self._encode(Failed(code=TooLarge.code, message="the answer is longer than 4 GiB"))
+        body[:4] = (len(body) - 4).to_bytes(4, "little")
+        self._connection.sendall(body)
+
+    def _encode(self, reply: Reply) -> bytearray:
+        body = bytearray(4)
+        self._replies.encode_into(reply, body, 4)
+        return body
+
+    def _exactly(self, size: int) -> bytearray | None:
+        data = bytearray(size)
+        view = memoryview(data)
+        while view:
+            got = self._connection.recv_into(view)
+            if not got:
+                return None
+            view = view[got:]
+        return data
+
+
+def _confine(hello: Hello) -> None:
+    """Keep to the memory allowed, and leave no core files of other people's data behind."""
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    most = hello.memory if hard == resource.RLIM_INFINITY else min(hello.memory, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _die_with_parent() -> None:
+    """Have the kernel end this process when the server ends, even while the library hangs."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def serve(connection: socket.socket) -> None:
+    """Answer requests until the other side closes the connection."""
+    channel = Channel(connection)
+    hello = channel.receive()
+    if not isinstance(hello, Hello):
+        return
+    _confine(hello)
+    worker = Worker(hello)
+    channel.send(Ready(filters=tuple(number for number in _FILTERS if _can_undo(number))))
+    while (request := channel.receive()) is not None:
+        channel.send(worker.answer(request))
+
+
+def _can_undo(number: int) -> bool:
+    return bool(h5z.filter_avail(number)) and bool(h5z.get_filter_info(number) & h5z.FILTER_CONFIG_DECODE_ENABLED)
+
+
+def main() -> None:
+    """Serve the socket whose descriptor is the only argument."""
+    _die_with_parent()
+    # Ctrl-C in a terminal goes to all processes; the server decides when its workers end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _errors.silence_errors()
+    with socket.socket(fileno=int(sys.argv[1])) as connection:
+        serve(connection)
+
+
+if __name__ == "__main__":
+    main()
