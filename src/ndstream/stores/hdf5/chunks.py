@@ -1,0 +1,160 @@
+"""The stored chunks of one dataset: found, read, decoded, put into results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndstream.core.selection import Part
+from ndstream.errors import Corrupt
+from ndstream.stores.hdf5.cache import ByteCache
+from ndstream.stores.hdf5.decode import pipeline
+from ndstream.stores.hdf5.descriptors import OpenFile
+from ndstream.stores.hdf5.items import element_type
+from ndstream.stores.hdf5.layout import Chunked
+from ndstream.stores.hdf5.plan import box_around, span_of
+from ndstream.wire.buffers import BufferPool
+
+#: Decoded chunks, by the generation of their file and their offset in it.
+ChunkCache = ByteCache[tuple[str, int], NDArray[Any]]
+
+_AT_ONCE = 64 << 10
+
+
+class Chunks:
+    """Chunks of a dataset.
+
+    Parameters
+    ----------
+    file : OpenFile
+    layout : Chunked
+    shape : tuple of int
+        Of the dataset.
+    itemsize : int, bytes
+    fill : bytes or None
+        One element, for chunks that were never written.
+    pool : BufferPool
+    cache : ChunkCache
+        Keeps chunks of which a reader used only a part.
+    keep : int, bytes
+        Largest chunk that is put into the cache.
+
+    Notes
+    -----
+    Safe to use from several threads at once.
+    """
+
+    def __init__(
+        self,
+        file: OpenFile,
+        layout: Chunked,
+        shape: tuple[int, ...],
+        itemsize: int,
+        fill: bytes | None,
+        *,
+        pool: BufferPool,
+        cache: ChunkCache,
+        keep: int,
+    ) -> None:
+        self.grid = layout.chunks
+        self.itemtype = element_type(itemsize)
+        self.nbytes = int(np.prod(layout.chunks, dtype=object)) * itemsize
+        self._file = file
+        self._counts = [-(-extent // length) for extent, length in zip(shape, layout.chunks, strict=True)]
+        self._pipeline = pipeline(layout.filters, self.nbytes)
+        self._numbers = np.frombuffer(layout.numbers, "<u8")
+        self._offsets = np.frombuffer(layout.offsets, "<u8")
+        self._sizes = np.frombuffer(layout.sizes, "<u4")
+        self._masks = np.frombuffer(layout.masks, "<u4")
+        self._fill = np.frombuffer(fill, self.itemtype)[0] if fill and any(fill) else np.zeros((), self.itemtype)[()]
+        self._pool = pool
+        self._cache = cache
+        self._keep = keep
+
+    def put(self, part: Part, result: NDArray[Any]) -> None:
+        """Read what `part` takes from its chunk, into its place in `result` (of dtype `itemtype`).
+
+        Raises
+        ------
+        Corrupt, Replaced
+        """
+        row = self._find(part.chunk)
+        if row is None:
+            result[part.target] = self._fill
+            return
+        if part.whole:
+            place = result[(*part.target, ...)]
+            if place.size * place.itemsize == self.nbytes and place.flags.c_contiguous:
+                self._read(row, place.reshape(-1).view(np.uint8))
+                return
+        result[part.target] = self._chunk(row, part)[part.source]
+
+    def put_at_once(self, parts: Sequence[Part], result: NDArray[Any]) -> bool:
+        """Do the same for several parts if that takes no waiting and no decoding; False leaves `result` undefined."""
+        for part in parts:
+            row = self._find(part.chunk)
+            if row is None:
+                result[part.target] = self._fill
+                continue
+            chunk = self._cached(row)
+            if chunk is None:
+                if not self._is_plain(row):
+                    return False
+                chunk = np.empty(self.grid, self.itemtype)
+                first, last = self._needed(part)
+                if last - first > _AT_ONCE or not self._file.read_now(
+                    int(self._offsets[row]) + first, chunk.reshape(-1).view(np.uint8)[first:last]
+                ):
+                    return False
+            result[part.target] = chunk[part.source]
+        return True
+
+    def _find(self, chunk: tuple[int, ...]) -> int | None:
+        number = 0
+        for position, count in zip(chunk, self._counts, strict=True):
+            number = number * count + position
+        row = int(self._numbers.searchsorted(number))
+        return row if row < self._numbers.size and self._numbers[row] == number else None
+
+    def _mask(self, row: int) -> int:
+        return int(self._masks[row]) if self._masks.size else 0
+
+    def _is_plain(self, row: int) -> bool:
+        return self._pipeline.passes(self._mask(row))
+
+    def _needed(self, part: Part) -> tuple[int, int]:
+        first, last = span_of(*box_around(part.source, self.grid), self.grid)
+        return first * self.itemtype.itemsize, last * self.itemtype.itemsize
+
+    def _cached(self, row: int) -> NDArray[Any] | None:
+        return self._cache.get((self._file.generation, int(self._offsets[row])))
+
+    def _chunk(self, row: int, part: Part) -> NDArray[Any]:
+        chunk = self._cached(row)
+        if chunk is not None:
+            return chunk
+        out = self._pool.take(self.nbytes)
+        chunk = out.view(self.itemtype).reshape(self.grid)
+        if self._is_plain(row):
+            # Stored as it is: only what is needed of it is read, the rest of the buffer stays as it was.
+            first, last = self._needed(part)
+            self._file.read(int(self._offsets[row]) + first, out[first:last])
+            return chunk
+        self._read(row, out)
+        if not part.whole and self.nbytes <= self._keep:
+            self._cache.put((self._file.generation, int(self._offsets[row])), chunk, self.nbytes)
+        return chunk
+
+    def _read(self, row: int, out: NDArray[np.uint8]) -> None:
+        offset, size = int(self._offsets[row]), int(self._sizes[row])
+        if self._is_plain(row):
+            if size != out.size:
+                raise Corrupt(f"a chunk holds {size} bytes where {out.size} belong")
+            self._file.read(offset, out)
+            return
+        stored = self._pool.take(size)
+        self._file.read(offset, stored)
+        self._pipeline.decode(stored, self._mask(row), out, self._pool.take)

@@ -1,0 +1,119 @@
+"""Open descriptors of HDF5 files, read without the HDF5 library."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndstream.errors import Corrupt, Replaced
+from ndstream.stores.hdf5.generation import generation_of
+
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # not to hang on what became a pipe
+_NOT_NOW = frozenset({errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL})
+_NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
+
+
+class OpenFile:
+    """One state of a file, held open.
+
+    Closed when the last reference to it is dropped: a thread that still reads keeps the descriptor valid, whatever
+    became of the request that it reads for.
+
+    Parameters
+    ----------
+    path : str
+        Real path, not followed if it is a symbolic link by now.
+    generation : str
+        The state that is meant (`ndstream.stores.hdf5.generation`).
+
+    Raises
+    ------
+    Replaced
+        When the path leads to another state of the file, or nowhere.
+    """
+
+    __slots__ = ("_fd", "generation")
+
+    def __init__(self, path: str, generation: str) -> None:
+        self._fd = -1
+        self.generation = generation
+        try:
+            self._fd = os.open(path, _FLAGS)
+        except OSError as error:
+            raise Replaced(f"the file cannot be opened any more ({error.strerror})") from error
+        self.check()
+
+    def __del__(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+
+    def check(self) -> None:
+        """Raise `Replaced` when the file was written to since its generation was taken."""
+        if generation_of(os.fstat(self._fd)) != self.generation:
+            raise Replaced("the file changed while it was read")
+
+    def read(self, offset: int, out: NDArray[np.uint8]) -> None:
+        """Fill `out` (uint8, contiguous) with the bytes at `offset`.
+
+        Raises
+        ------
+        Replaced, Corrupt
+            When the file ends before that, or the disk fails: because it changed, or by itself.
+        """
+        rest = out.data
+        while rest:
+            try:
+                count = os.preadv(self._fd, [rest], offset)
+            except OSError as error:
+                raise Corrupt(f"the file cannot be read ({error.strerror})") from error
+            if count == 0:
+                self.check()
+                raise Corrupt(f"the file ends at {offset}, where data should be")
+            rest = rest[count:]
+            offset += count
+
+    def read_now(self, offset: int, out: NDArray[np.uint8]) -> bool:
+        """Do the same if it takes no waiting, because the page cache has it all; False leaves `out` undefined."""
+        if _NOWAIT is None:
+            return False
+        try:
+            return os.preadv(self._fd, [out.data], offset, _NOWAIT) == out.size
+        except OSError as error:
+            if error.errno in _NOT_NOW:
+                return False
+            raise Corrupt(f"the file cannot be read ({error.strerror})") from error
+
+
+class Descriptors:
+    """The files that were read last, kept open.
+
+    Not safe for several threads: it belongs to the event loop, the files it hands out do not.
+
+    Parameters
+    ----------
+    limit : int
+        How many files to keep.
+    """
+
+    __slots__ = ("_files", "_limit")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._files: dict[str, OpenFile] = {}
+
+    def open(self, path: str, generation: str) -> OpenFile:
+        """Open a file, or find it open; raises `Replaced` as `OpenFile` does."""
+        file = self._files.pop(path, None)
+        if file is None or file.generation != generation:
+            file = OpenFile(path, generation)
+        self._files[path] = file
+        if len(self._files) > self._limit:
+            del self._files[next(iter(self._files))]
+        return file
+
+    def clear(self) -> None:
+        """Let go of all files."""
+        self._files.clear()

@@ -1,0 +1,200 @@
+"""Reading datasets: the way of the bytes from files into buffers, outside the HDF5 library.
+
+What is small and at hand is read at once, on the event loop. Everything else is made in threads, piece by piece, a few
+pieces ahead of what is being sent, within the budgets of `ndstream.core.limits.Limits`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndstream.core.dtypes import item_size, readable
+from ndstream.core.limits import Limits
+from ndstream.core.ports import Reading
+from ndstream.core.selection import Selection
+from ndstream.errors import TooLarge, UnsupportedDType
+from ndstream.stores.hdf5.budget import Budget
+from ndstream.stores.hdf5.cache import ByteCache
+from ndstream.stores.hdf5.chunks import ChunkCache, Chunks
+from ndstream.stores.hdf5.descriptors import Descriptors, OpenFile
+from ndstream.stores.hdf5.items import element_type
+from ndstream.stores.hdf5.layout import Chunked, Contiguous, Inline, Library
+from ndstream.stores.hdf5.library import Boxes, Fetch
+from ndstream.stores.hdf5.messages import Located
+from ndstream.stores.hdf5.plan import plan
+from ndstream.stores.hdf5.reading import LibraryReading, Means, PieceReading, ReadyReading, at_hand, whole
+from ndstream.stores.hdf5.spool import unspooled
+from ndstream.stores.hdf5.work import Copying, Decoding, Filling, Work
+from ndstream.wire.buffers import BufferPool
+
+#: Runs or chunks that are read on the event loop before it is better to leave that to a thread.
+_FEW = 8
+
+
+class Reader:
+    """Reads datasets that were located.
+
+    Parameters
+    ----------
+    limits : Limits
+    threads : int
+        How many threads read and decode.
+
+    Notes
+    -----
+    Belongs to one event loop. Give it back with `aclose`.
+    """
+
+    def __init__(self, limits: Limits, *, threads: int) -> None:
+        self._means = Means(
+            limits,
+            # Chunks in the cache are pooled too, and come back one by one.
+            BufferPool(limits.buffers + limits.chunk_cache),
+            Budget(limits.buffers),
+            ThreadPoolExecutor(threads, thread_name_prefix="ndstream-read"),
+        )
+        self._shares = threads
+        self._files = Descriptors(limits.open_files)
+        self._cache: ChunkCache = ByteCache(limits.chunk_cache)
+
+    async def open(self, located: Located, selection: Selection, fetch: Fetch) -> Reading:
+        """Prepare to read; what is small is read at once.
+
+        Parameters
+        ----------
+        located : Located
+            Where the dataset is, and in which state of which file.
+        selection : Selection
+            Of the shape of the dataset.
+        fetch : function
+            Asks a worker for a box of elements: for a `Library` layout.
+
+        Returns
+        -------
+        Reading
+            With `ready` set when all is at hand, which it always is for `Limits.inline_data` bytes or less of a fixed
+            type.
+
+        Raises
+        ------
+        Replaced
+            When the file is not the one that was located.
+        UnsupportedDType
+            When there is no way to read the type.
+        TooLarge, Corrupt
+        """
+        layout = located.layout
+        if isinstance(layout, Library):
+            return await self._from_library(located, layout, selection, fetch)
+        dtype = located.dataset.dtype
+        itemsize = item_size(dtype)
+        if itemsize is None:
+            raise UnsupportedDType(f"elements of this type are not stored as bytes: {dtype}")
+        nbytes = selection.count * itemsize
+        if not nbytes:
+            return ReadyReading(dtype, selection.shape, memoryview(b""))
+        if isinstance(layout, Inline):
+            array = np.frombuffer(layout.data, element_type(itemsize)).reshape(selection.source)
+            return ReadyReading(dtype, selection.shape, at_hand(selection.apply(array)))
+        file = self._files.open(located.file, located.generation)
+        small = nbytes <= self._means.limits.inline_data
+        works: Iterator[Work]
+        ready = None
+        if isinstance(layout, Chunked):
+            chunks = self._chunks(file, located, layout, itemsize)
+            ready = _chunks_at_once(chunks, selection) if small else None
+            works = self._decoding(chunks, layout, selection)
+        else:
+            ready = _runs_at_once(file, layout, selection, itemsize) if small else None
+            works = self._copying(file, layout, selection, itemsize, located.dataset.fill)
+        if ready is None:
+            reading = PieceReading(dtype, selection.shape, nbytes, self._means, file, works)
+            if not small:
+                return reading
+            ready = await whole(reading)
+        else:
+            file.check()
+        return ReadyReading(dtype, selection.shape, ready)
+
+    async def aclose(self) -> None:
+        """End the threads, close the files, give the memory back."""
+        await asyncio.to_thread(self._means.threads.shutdown)
+        self._files.clear()
+        self._cache.clear()
+        self._means.pool.clear()
+
+    async def _from_library(self, located: Located, layout: Library, selection: Selection, fetch: Fetch) -> Reading:
+        dtype = readable(located.dataset.dtype)
+        if dtype is None:
+            raise UnsupportedDType(f"elements of this type cannot be read: {located.dataset.dtype}")
+        itemsize = item_size(dtype)
+        boxes = Boxes(layout, selection.source, itemsize, fetch, self._means.limits)
+        reading = LibraryReading(dtype, itemsize, layout, selection, boxes, self._means)
+        if reading.nbytes is None or reading.nbytes > self._means.limits.inline_data:
+            return reading
+        return ReadyReading(dtype, selection.shape, await whole(reading))
+
+    def _chunks(self, file: OpenFile, located: Located, layout: Chunked, itemsize: int) -> Chunks:
+        limits = self._means.limits
+        shape = located.dataset.shape or ()
+        chunks = Chunks(
+            file, layout, shape, itemsize, located.dataset.fill,
+            pool=self._means.pool, cache=self._cache, keep=limits.chunk_cache // 4,
+        )  # fmt: skip
+        if chunks.nbytes > limits.chunk:
+            raise TooLarge(f"a chunk of {chunks.nbytes} bytes is more than the limit 'chunk' ({limits.chunk})")
+        return chunks
+
+    def _copying(
+        self, file: OpenFile, layout: Contiguous, selection: Selection, itemsize: int, fill: bytes | None
+    ) -> Iterator[Work]:
+        for piece in plan(selection, layout, itemsize, self._means.limits):
+            if layout.offset is None:
+                yield Filling(piece.block, itemsize, fill)
+            else:
+                yield Copying(file, layout.offset, piece.block, itemsize, self._means.pool)
+
+    def _decoding(self, chunks: Chunks, layout: Chunked, selection: Selection) -> Iterator[Work]:
+        limits, itemsize = self._means.limits, chunks.itemtype.itemsize
+        # What a thread needs besides the result: the stored chunk, the decoded one, and one between two filters.
+        each = 3 * chunks.nbytes
+        shares = max(min(self._shares, limits.request_memory // each), 1)
+        for piece in plan(selection, layout, itemsize, limits):
+            if piece.spooled:
+                most = max(limits.piece // itemsize, 1)
+                yield from unspooled(chunks, piece.block, most, shares, shares * each, self._means.pool)
+            else:
+                yield Decoding(chunks, piece.block, shares, shares * each)
+
+
+def _runs_at_once(file: OpenFile, layout: Contiguous, selection: Selection, itemsize: int) -> memoryview | None:
+    """Read a few runs without waiting; None when that is not possible."""
+    if layout.offset is None:
+        return None
+    starts, lengths = selection.runs()
+    if starts.size > _FEW:
+        return None
+    out = np.empty(selection.count * itemsize, np.uint8)
+    at = 0
+    for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+        nbytes = length * itemsize
+        if not file.read_now(layout.offset + start * itemsize, out[at : at + nbytes]):
+            return None
+        at += nbytes
+    return out.data
+
+
+def _chunks_at_once(chunks: Chunks, selection: Selection) -> memoryview | None:
+    """Take parts of a few chunks without waiting and decoding; None when that is not possible."""
+    parts = list(islice(selection.over(chunks.grid), _FEW + 1))
+    if len(parts) > _FEW:
+        return None
+    result: NDArray[Any] = np.empty(selection.shape, chunks.itemtype)
+    return at_hand(result) if chunks.put_at_once(parts, result) else None

@@ -1,0 +1,252 @@
+"""Arrays on their way out of an HDF5 file."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndstream.core.dtypes import DType
+from ndstream.core.limits import Limits
+from ndstream.core.selection import Selection
+from ndstream.errors import UnsupportedDType
+from ndstream.stores.hdf5.budget import Budget
+from ndstream.stores.hdf5.descriptors import OpenFile
+from ndstream.stores.hdf5.layout import Library
+from ndstream.stores.hdf5.library import Boxes
+from ndstream.stores.hdf5.plan import plan
+from ndstream.stores.hdf5.work import Work
+from ndstream.wire.buffers import BufferPool
+
+#: Pieces made or in the making at a time, of one reading.
+_AHEAD = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What all readings share."""
+
+    limits: Limits
+    pool: BufferPool
+    budget: Budget
+    threads: ThreadPoolExecutor
+
+
+class ReadyReading:
+    """An array that is at hand; see `ndstream.core.ports.Reading`."""
+
+    __slots__ = ("dtype", "nbytes", "ready", "shape")
+
+    def __init__(self, dtype: DType, shape: tuple[int, ...], ready: memoryview) -> None:
+        self.dtype = dtype
+        self.shape = shape
+        self.nbytes: int | None = ready.nbytes
+        self.ready: memoryview | None = ready
+
+    async def buffers(self) -> AsyncIterator[memoryview]:
+        """All elements as one buffer."""
+        if self.ready:
+            yield self.ready
+
+    async def elements(self) -> AsyncIterator[list[Any]]:
+        """Raise: the type is fixed, see `buffers`."""
+        raise UnsupportedDType("elements of fixed size come as bytes")
+        yield []  # makes it an iterator
+
+    async def aclose(self) -> None:
+        """Do nothing: nothing is held but the buffer."""
+
+
+class _Pending:
+    """Work that was handed to the threads; its memory was taken from the budget before."""
+
+    __slots__ = ("_budget", "_futures", "_out", "_work", "held")
+
+    def __init__(self, work: Work, means: Means) -> None:
+        self.held = work.nbytes + work.scratch
+        self._work = work
+        self._budget = means.budget
+        # Each thread holds the buffer itself: it cannot be used again before the last of them is through with it.
+        self._out = means.pool.take(work.nbytes)
+        self._futures: list[Future[None]] = [means.threads.submit(work.run, self._out) for _ in range(work.shares)]
+
+    async def made(self) -> memoryview:
+        """Wait until it is made."""
+        for future in self._futures:
+            await asyncio.wrap_future(future)
+        self._give_back(self._work.scratch)
+        return self._out.data
+
+    def sent(self) -> None:
+        """Count its memory as free."""
+        self._give_back(self.held)
+
+    def abandon(self) -> None:
+        """Stop it; its memory counts until the threads are through with it."""
+        self._work.stop()
+        running = [future for future in self._futures if not future.cancel()]
+        if all(future.done() for future in running):
+            self.sent()
+            return
+        ended = asyncio.gather(*map(asyncio.wrap_future, running), return_exceptions=True)
+        ended.add_done_callback(lambda _: self.sent())
+
+    def _give_back(self, nbytes: int) -> None:
+        self.held -= nbytes
+        self._budget.give_back(nbytes)
+
+
+class PieceReading:
+    """An array that threads make piece by piece; see `ndstream.core.ports.Reading`.
+
+    Parameters
+    ----------
+    dtype, shape, nbytes
+        Of the result.
+    means : Means
+    file : OpenFile
+        Whose state is checked after every piece.
+    works : iterator of Work
+        The pieces in order.
+    """
+
+    def __init__(
+        self, dtype: DType, shape: tuple[int, ...], nbytes: int, means: Means, file: OpenFile, works: Iterator[Work]
+    ) -> None:
+        self.dtype = dtype
+        self.shape = shape
+        self.nbytes: int | None = nbytes
+        self.ready: memoryview | None = None
+        self._means = means
+        self._file = file
+        self._works = works
+        self._next: Work | None = None
+        self._pending: deque[_Pending] = deque()
+        self._closed = False
+
+    async def buffers(self) -> AsyncIterator[memoryview]:
+        """Elements as bytes in C order, in pieces of about `Limits.piece`, some pieces being read ahead.
+
+        Raises
+        ------
+        Replaced
+            When the file changed since it was located.
+        Corrupt
+        """
+        most = self._means.limits.piece
+        try:
+            while await self._read_ahead():
+                whole = await self._pending[0].made()
+                # Now, not after the last byte was sent: the receiver must not take for complete what is not.
+                self._file.check()
+                for start in range(0, len(whole), most):
+                    yield whole[start : start + most]
+                    if self._closed:
+                        return
+                del whole
+                self._pending.popleft().sent()
+        finally:
+            await self.aclose()
+
+    async def _read_ahead(self) -> bool:
+        """Hand work to the threads as far as the budgets allow; False when there is nothing left."""
+        while len(self._pending) < _AHEAD and not self._closed:
+            work = self._next or next(self._works, None)
+            if work is None:
+                break
+            self._next = work
+            cost = work.nbytes + work.scratch
+            if not self._pending:
+                await self._means.budget.take(cost)
+            elif not self._may_hold(cost) or not self._means.budget.spare(cost):
+                break
+            self._next = None
+            self._pending.append(_Pending(work, self._means))
+        return bool(self._pending)
+
+    def _may_hold(self, more: int) -> bool:
+        return sum(pending.held for pending in self._pending) + more <= self._means.limits.request_memory
+
+    async def elements(self) -> AsyncIterator[list[Any]]:
+        """Raise: the type is fixed, see `buffers`."""
+        raise UnsupportedDType("elements of fixed size come as bytes")
+        yield []  # makes it an iterator
+
+    async def aclose(self) -> None:
+        """Give back what the reading holds; safe to call at any time, more than once."""
+        self._closed = True
+        self._next = None
+        while self._pending:
+            self._pending.popleft().abandon()
+
+
+class LibraryReading:
+    """An array that a worker reads; see `ndstream.core.ports.Reading`.
+
+    Parameters
+    ----------
+    dtype
+        Of the result.
+    itemsize : int or None, bytes
+        None when the type is not fixed.
+    layout : Library
+    selection : Selection
+    boxes : Boxes
+    means : Means
+    """
+
+    def __init__(
+        self, dtype: DType, itemsize: int | None, layout: Library, selection: Selection, boxes: Boxes, means: Means
+    ) -> None:
+        self.dtype = dtype
+        self.shape = selection.shape
+        self.nbytes = None if itemsize is None else selection.count * itemsize
+        self.ready: memoryview | None = None
+        self._itemsize = itemsize
+        self._layout = layout
+        self._selection = selection
+        self._boxes = boxes
+        self._means = means
+
+    async def buffers(self) -> AsyncIterator[memoryview]:
+        """Elements as bytes in C order."""
+        if self._itemsize is None:
+            raise UnsupportedDType("elements of variable length do not come as bytes")
+        if not self.nbytes:
+            return
+        for piece in plan(self._selection, self._layout, self._itemsize, self._means.limits):
+            # The piece, and the box that it is being put together from.
+            cost = piece.block.count * self._itemsize + self._means.limits.piece
+            await self._means.budget.take(cost)
+            try:
+                yield (await self._boxes.bytes_of(piece.block, self._means.pool)).data
+            finally:
+                self._means.budget.give_back(cost)
+
+    async def elements(self) -> AsyncIterator[list[Any]]:
+        """Elements of variable length in C order, in lists."""
+        if self._itemsize is not None:
+            raise UnsupportedDType("elements of fixed size come as bytes")
+        if self._selection.count:
+            async for some in self._boxes.elements(self._selection):
+                yield some
+
+    async def aclose(self) -> None:
+        """Do nothing: between two pieces nothing is held."""
+
+
+async def whole(reading: PieceReading | LibraryReading) -> memoryview:
+    """Read all of it now, for few bytes."""
+    buffers = [buffer async for buffer in reading.buffers()]
+    return buffers[0] if len(buffers) == 1 else memoryview(b"".join(buffers))
+
+
+def at_hand(array: NDArray[Any]) -> memoryview:
+    """Bytes of an array in C order; a view when it is contiguous."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

@@ -1,0 +1,141 @@
+"""Making one piece of a result, in one thread or in several at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from threading import Lock
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndstream.core.selection import Part, Selection
+from ndstream.stores.hdf5.chunks import Chunks
+from ndstream.stores.hdf5.descriptors import OpenFile
+from ndstream.stores.hdf5.items import element_type
+from ndstream.stores.hdf5.runs import read_runs
+from ndstream.wire.buffers import BufferPool
+
+
+class Work(Protocol):
+    """A piece to be made.
+
+    Attributes
+    ----------
+    nbytes : int, bytes
+        Size of the result.
+    scratch : int, bytes
+        What is needed besides, until it is made.
+    shares : int
+        How many threads can work on it at once; each calls `run` once, and it is made when all have returned.
+    """
+
+    nbytes: int
+    scratch: int
+    shares: int
+
+    def run(self, out: NDArray[np.uint8]) -> None:
+        """Do a share of the work, in the thread of whoever calls.
+
+        Parameters
+        ----------
+        out : ndarray, shape (nbytes,), uint8
+            The same for all shares; written completely by them together.
+        """
+        ...
+
+    def stop(self) -> None:
+        """Come to an end soon: nobody wants the result any more."""
+        ...
+
+
+class Filling:
+    """A piece of a dataset that was never written: fill value throughout."""
+
+    shares = 1
+    scratch = 0
+
+    def __init__(self, block: Selection, itemsize: int, fill: bytes | None) -> None:
+        self.nbytes = block.count * itemsize
+        self._itemtype = element_type(itemsize)
+        self._fill = fill if fill and any(fill) else None
+
+    def run(self, out: NDArray[np.uint8]) -> None:
+        """Fill the piece."""
+        if self._fill is None:
+            out.fill(0)
+        else:
+            out.view(self._itemtype)[...] = np.frombuffer(self._fill, self._itemtype)[0]
+
+    def stop(self) -> None:
+        """Do nothing: it is short work."""
+
+
+class Copying:
+    """A piece of a contiguous dataset: bytes go from the file to their place."""
+
+    shares = 1
+    scratch = 0
+
+    def __init__(self, file: OpenFile, offset: int, block: Selection, itemsize: int, pool: BufferPool) -> None:
+        self.nbytes = block.count * itemsize
+        self._file = file
+        self._offset = offset
+        self._block = block
+        self._itemsize = itemsize
+        self._pool = pool
+
+    def run(self, out: NDArray[np.uint8]) -> None:
+        """Read the piece."""
+        read_runs(self._file, self._offset, self._block, self._itemsize, out, self._pool)
+
+    def stop(self) -> None:
+        """Do nothing: it is short work."""
+
+
+class Parts:
+    """Parts of a block, taken one by one by the threads that share the work."""
+
+    def __init__(self, parts: Iterator[Part]) -> None:
+        self._parts = parts
+        self._lock = Lock()
+        self._stopped = False
+
+    def __iter__(self) -> Iterator[Part]:
+        return self
+
+    def __next__(self) -> Part:
+        with self._lock:
+            if self._stopped:
+                raise StopIteration
+            return next(self._parts)
+
+    def stop(self) -> None:
+        """Hand out nothing more."""
+        self._stopped = True
+
+
+class Decoding:
+    """A piece of a chunked dataset: chunks are read, decoded and put in their places by several threads."""
+
+    def __init__(self, chunks: Chunks, block: Selection, shares: int, scratch: int) -> None:
+        self.nbytes = block.count * chunks.itemtype.itemsize
+        self.shares = shares
+        self.scratch = scratch
+        self._chunks = chunks
+        self._shape = block.shape
+        self._parts = Parts(block.over(chunks.grid))
+
+    def run(self, out: NDArray[np.uint8]) -> None:
+        """Put chunks into the piece until there are no more."""
+        result: NDArray[Any] = out.view(self._chunks.itemtype).reshape(self._shape)
+        try:
+            for part in self._parts:
+                self._chunks.put(part, result)
+        except BaseException:
+            self._parts.stop()
+            raise
+
+    def stop(self) -> None:
+        """Come to an end after the current chunk."""
+        self._parts.stop()
