@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import math
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -84,7 +84,7 @@ def test_the_example_of_the_specification_is_matched_to_the_byte() -> None:
 def test_an_independent_reader_gets_the_array_however_it_was_cut(array: np.ndarray[Any, Any], cuts: list[int]) -> None:
     data = array.tobytes()
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    pieces = [data[begin:end] for begin, end in zip(edges, edges[1:], strict=False)]
+    pieces = [data[begin:end] for begin, end in itertools.pairwise(edges)]
     wire = encode(array.dtype.str, "", array.shape, pieces)
     document = msgpack.unpackb(wire)
     assert list(document) == ["nd", "type", "kind", "shape", "nbytes", "data"]

@@ -1,0 +1,189 @@
+"""The hdfstream endpoints over HTTP, on bare ASGI: a small slice is answered in two messages and little else.
+
+Source: SPEC.md, "Endpoints". ``/msgpack`` is here, ``/download`` in `ndstream.protocols.hdfstream.download`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from ndstream.core.limits import Limits
+from ndstream.core.ports import ANYBODY, Access, Receive, Scope, Send, Service
+from ndstream.errors import ConnectionLost, InvalidRequest, NDStreamError, NotFound, TooLarge, UnsupportedMediaType
+from ndstream.protocols.hdfstream import codec
+from ndstream.protocols.hdfstream.download import Downloads
+from ndstream.protocols.hdfstream.messages import ANNOUNCEMENT, MEDIA_TYPE, Request
+from ndstream.protocols.hdfstream.paths import virtual_path
+from ndstream.protocols.hdfstream.service import Answer, HDFStream
+from ndstream.wire.ndmsgpack import Buffer
+from ndstream.wire.status import ERROR_HEADER, status_of
+
+_CONTENT_TYPE = (b"content-type", MEDIA_TYPE.encode())
+_ANNOUNCEMENT = ANNOUNCEMENT.encode()
+_ALLOWED = (b"allow", b"GET, HEAD, POST")
+_CLOSE = (b"connection", b"close")
+_LONG_BODY = 1 << 16  # bytes; longer requests are decoded in a thread
+_JOINED = 1 << 16  # bytes; buffers up to this length are sent together
+
+# What is wrong with a file or a dataset is the same as if it were not there: stock clients know no more.
+_STATUS = dict.fromkeys(("bounds", "dtype", "data", "corrupt", "replaced", "quarantined", "filter"), 404) | {
+    "too-large": 400
+}
+
+
+def status_for(error: NDStreamError) -> int:
+    """HTTP status of an error on ``/msgpack``."""
+    return _STATUS.get(error.code) or status_of(error.code)
+
+
+class Endpoints:
+    """ASGI application of the protocol."""
+
+    def __init__(self, service: Service) -> None:
+        self._limits = service.limits
+        self._hdfstream = HDFStream(service)
+        self._downloads = Downloads(service)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        path: str = scope["path"][len(scope.get("root_path", "")) :]
+        if path.startswith("/msgpack") and path[8:9] in ("", "/"):
+            await self._msgpack(path[8:], scope, receive, send)
+        elif path.startswith("/download") and path[9:10] in ("", "/"):
+            await self._downloads.serve(path[9:], scope, receive, send)
+        else:
+            await _refuse(send, NotFound(f"no endpoint {path}; there are /msgpack and /download"))
+
+    async def _msgpack(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        method = scope["method"]
+        if method not in ("GET", "HEAD", "POST"):
+            await _refuse(send, InvalidRequest(f"method {method} is not allowed here"), 405, _ALLOWED)
+            return
+        access: Access = scope.get("ndstream.access", ANYBODY)
+        try:
+            vpath = virtual_path(path, self._limits)
+            extended, request = await self._request(scope, receive)
+            answer = await self._hdfstream.answer(vpath, request, access, extended=extended)
+        except _Refused as refused:
+            await _refuse(send, refused.error, 413, _CLOSE)
+            return
+        except NDStreamError as error:
+            if isinstance(error, ConnectionLost):
+                raise
+            await _refuse(send, error)
+            return
+        try:
+            await _send(answer, send, head_only=method == "HEAD")
+        finally:
+            await answer.aclose()
+
+    async def _request(self, scope: Scope, receive: Receive) -> tuple[bool, Request]:
+        """Read what is asked, and whether the client understands our extension."""
+        content_type, length, extended = b"", 0, False
+        for name, value in scope["headers"]:
+            if name == b"content-type":
+                content_type = value
+            elif name == b"content-length":
+                length = int(value)
+            elif name == _ANNOUNCEMENT:
+                extended = value == b"1"
+        if scope["method"] != "POST":
+            return extended, codec.parse_query(scope["query_string"], self._limits)
+        if content_type != _CONTENT_TYPE[1]:
+            raise UnsupportedMediaType(f"the body of a request must be {MEDIA_TYPE}")
+        body = await _read_body(receive, length, self._limits)
+        if len(body) > _LONG_BODY:
+            return extended, await asyncio.to_thread(codec.parse_body, body, self._limits)
+        return extended, codec.parse_body(body, self._limits)
+
+
+class _Refused(Exception):
+    """A body that is too long, and was not read to its end."""
+
+    def __init__(self, error: TooLarge) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+async def _read_body(receive: Receive, length: int, limits: Limits) -> bytes | bytearray:
+    """Read the body; one that is, or says that it is, longer than the limit is not read on."""
+    error = TooLarge(f"the body of a request may have {limits.request_body} bytes")
+    if length > limits.request_body:
+        raise _Refused(error)
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ConnectionLost("the client went away before its request was complete")
+    first: bytes = message.get("body", b"")
+    if not message.get("more_body"):
+        return first
+    body = bytearray(first)
+    while message.get("more_body"):
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ConnectionLost("the client went away before its request was complete")
+        body += message.get("body", b"")
+        if len(body) > limits.request_body:
+            raise _Refused(error)
+    return body
+
+
+async def _refuse(send: Send, error: NDStreamError, status: int | None = None, *headers: tuple[bytes, bytes]) -> None:
+    """Answer that it failed, and why."""
+    body = codec.encode_error(error)
+    head = [
+        _CONTENT_TYPE,
+        (b"content-length", b"%d" % len(body)),
+        (ERROR_HEADER.encode(), error.code.encode()),
+        *headers,
+    ]
+    await send({"type": "http.response.start", "status": status or status_for(error), "headers": head})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _send(answer: Answer, send: Send, *, head_only: bool) -> None:
+    """Send an answer; a failure on the way is raised, for the server to cut the connection."""
+    length = answer.length
+    headers = [_CONTENT_TYPE] if length is None else [_CONTENT_TYPE, (b"content-length", b"%d" % length)]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    if head_only:
+        await send({"type": "http.response.body", "body": b""})
+        return
+    if len(answer.parts) == 1 and isinstance(whole := answer.parts[0], bytes | memoryview):
+        await send({"type": "http.response.body", "body": whole})
+        return
+    out = _Out(send)
+    for part in answer.parts:
+        if isinstance(part, bytes | memoryview):
+            await out.put(part)
+        else:
+            async for piece in part.pieces():
+                await out.put(piece)
+    await out.finish()
+
+
+class _Out:
+    """Sends buffers in order, small ones together; long ones are never copied."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._small = bytearray()
+
+    async def put(self, piece: Buffer) -> None:
+        """Send a buffer, or keep it for the next time."""
+        if len(self._small) + len(piece) <= _JOINED:
+            self._small += piece
+            return
+        await self._flush()
+        if len(piece) <= _JOINED:
+            self._small += piece
+        else:
+            await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+
+    async def finish(self) -> None:
+        """Send what was kept, and that this is the end."""
+        await self._send({"type": "http.response.body", "body": bytes(self._small)})
+
+    async def _flush(self) -> None:
+        if self._small:
+            await self._send({"type": "http.response.body", "body": bytes(self._small), "more_body": True})
+            self._small.clear()

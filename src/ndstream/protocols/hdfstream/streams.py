@@ -1,0 +1,198 @@
+"""Arrays on their way out of a store, encoded piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from math import prod
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndstream.core.dtypes import readable
+from ndstream.core.ports import Reading
+from ndstream.errors import DataError, NDStreamError, UnsupportedDType
+from ndstream.protocols.hdfstream.codec import begin_elements, encode_elements, end_elements
+from ndstream.protocols.hdfstream.documents import carried, spelled
+from ndstream.protocols.hdfstream.messages import Slices
+from ndstream.protocols.hdfstream.slices import select
+from ndstream.protocols.hdfstream.wire_types import WireType, wire_type
+from ndstream.wire.ndmsgpack import (
+    LONGEST_PREFIX,
+    Bins,
+    Buffer,
+    bin_header,
+    encoded_length,
+    write_prefix,
+)
+
+
+class Stream(Protocol):
+    """An encoded array that is not all in memory."""
+
+    @property
+    def length(self) -> int | None:
+        """Bytes that will come, when that is known beforehand."""
+        ...
+
+    @property
+    def ready(self) -> Buffer | None:
+        """The whole of it, when it is small and at hand."""
+        ...
+
+    def pieces(self) -> AsyncIterator[Buffer]:
+        """Encoded bytes; iterate once."""
+        ...
+
+    async def aclose(self) -> None:
+        """Give back what is held; at any time, more than once."""
+        ...
+
+
+def open_stream(reading: Reading, *, extended: bool, inner: Slices | None = None) -> Stream:
+    """Encode what a reading gives.
+
+    Parameters
+    ----------
+    extended
+        Whether the client understands our extension.
+    inner : Slices, optional
+        What to take of the axes of an array type, which stand behind those of the dataset. Without it, all.
+
+    Raises
+    ------
+    UnsupportedDType
+        Elements of this type cannot be read.
+    InvalidSelection, OutOfBounds
+        `inner` does not fit.
+    """
+    wire = wire_type(reading.dtype)
+    if wire.carrier == "nothing":
+        raise UnsupportedDType("elements of this type cannot be read")
+    if wire.carrier == "bytes":
+        return ArrayStream(reading, wire, extended=extended, inner=inner)
+    if inner is not None and inner.rank:
+        select(inner, ())
+    return ElementStream(reading, extended=extended)
+
+
+class ArrayStream:
+    """Elements of a fixed size: the prefix, then the bytes in bins (SPEC.md, "Arrays")."""
+
+    def __init__(self, reading: Reading, wire: WireType, *, extended: bool, inner: Slices | None) -> None:
+        self._reading = reading
+        self._wire = wire
+        self._narrow: Callable[[NDArray[Any]], NDArray[Any]] | None = None
+        dims = wire.dims
+        if inner is not None and (inner.rank or wire.dims):
+            chosen = select(inner, wire.dims)
+            if not chosen.is_everything:
+                dims = chosen.shape
+                self._narrow = _narrowing(inner, wire.dims)
+        assert wire.target is not None
+        shape = reading.shape if extended else reading.shape + dims
+        self._nbytes = prod(reading.shape) * prod(dims) * wire.target.itemsize
+        self._prefix = _prefix(wire, shape, self._nbytes, extended=extended)
+        self.length: int | None = encoded_length(self._prefix, self._nbytes)
+
+    @property
+    def ready(self) -> Buffer | None:
+        """See `Stream`."""
+        ready = self._reading.ready
+        if ready is None:
+            return None
+        data = self._convert(ready)
+        if len(data) != self._nbytes:
+            raise DataError(f"{len(data)} bytes came for an array of {self._nbytes}")
+        return b"".join((self._prefix, bin_header(len(data)), data)) if len(data) else self._prefix
+
+    async def pieces(self) -> AsyncIterator[Buffer]:
+        """See `Stream`."""
+        yield self._prefix
+        bins = Bins(self._nbytes)
+        async for buffer in self._reading.buffers():
+            for piece in bins.cut(memoryview(self._convert(buffer))):
+                yield piece
+        bins.finish()
+
+    async def aclose(self) -> None:
+        """See `Stream`."""
+        await self._reading.aclose()
+
+    def _convert(self, buffer: memoryview) -> bytes | memoryview:
+        if self._narrow is not None:
+            buffer = memoryview(np.ascontiguousarray(self._narrow(self._wire.array(buffer))).tobytes())
+        return self._wire.convert(buffer)
+
+
+def _prefix(wire: WireType, shape: tuple[int, ...], nbytes: int, *, extended: bool) -> bytes:
+    prefix = write_prefix(spelled(wire, extended=extended), wire.kind, shape, nbytes)
+    if len(prefix) + len(bin_header(min(nbytes, 1 << 16))) <= LONGEST_PREFIX:
+        return prefix
+    # Too many members to spell where the client looks: the description of the dataset has spelled them already.
+    assert wire.target is not None
+    each = wire.target.itemsize * (prod(wire.dims) if extended else 1)
+    return write_prefix(f"V{each}", "V", shape, nbytes)
+
+
+def _narrowing(inner: Slices, dims: tuple[int, ...]) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """Take `inner` from arrays of shape (elements, *dims)."""
+    if inner.many is not None:  # the dataset is a scalar: only then may these axes come first
+        chosen = select(inner, dims)
+        return lambda array: chosen.apply(array[0])
+    box = (slice(None), *(slice(start, start + count) for start, count in inner.extents))
+    return lambda array: array[box]
+
+
+class ElementStream:
+    """Elements of variable length, as an array that cannot be said to end before it does."""
+
+    length: int | None = None
+    ready: Buffer | None = None
+
+    def __init__(self, reading: Reading, *, extended: bool) -> None:
+        self._reading = reading
+        self._extended = extended
+        self._count = prod(reading.shape)
+        self._dtype = readable(reading.dtype) or reading.dtype
+        self._head = begin_elements(reading.shape, self._count, extended=extended)
+
+    async def pieces(self) -> AsyncIterator[Buffer]:
+        """See `Stream`."""
+        yield self._head
+        missing = self._count
+        async for elements in self._reading.elements():
+            missing -= len(elements)
+            yield encode_elements(elements if self._extended else carried(elements, self._dtype))
+        if missing:
+            raise DataError(f"{self._count} elements were promised, {missing} are missing")
+        if tail := end_elements(extended=self._extended):
+            yield tail
+
+    async def aclose(self) -> None:
+        """See `Stream`."""
+        await self._reading.aclose()
+
+
+class WatchedStream:
+    """A stream that tells when it fails half way."""
+
+    ready: Buffer | None = None
+
+    def __init__(self, stream: Stream, failed: Callable[[NDStreamError], None]) -> None:
+        self._stream = stream
+        self._failed = failed
+        self.length = stream.length
+
+    async def pieces(self) -> AsyncIterator[Buffer]:
+        """See `Stream`."""
+        try:
+            async for piece in self._stream.pieces():
+                yield piece
+        except NDStreamError as error:
+            self._failed(error)
+            raise
+
+    async def aclose(self) -> None:
+        """See `Stream`."""
+        await self._stream.aclose()
