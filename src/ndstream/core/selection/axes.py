@@ -6,6 +6,7 @@ count along the result, indices along the source; both are int64 and start at ze
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -19,6 +20,7 @@ Indices: TypeAlias = NDArray[np.int64]
 LARGEST = (1 << 63) - 1
 """Largest number that an index array can hold."""
 
+_WINDOW = 1 << 16  # indices or ranges looked at in one go
 _GROUP = 4096  # ranges that share one entry of the position index of `Spans`
 
 
@@ -113,16 +115,19 @@ class Spans:
 
     def bounds(self) -> tuple[int, int]:
         """Smallest range (start, stop) that holds every index."""
-        held = self.counts > 0
-        if not held.any():
-            return 0, 0
-        starts = self.starts[held]
-        return int(starts.min()), int((starts + self.counts[held]).max())
+        low, high = LARGEST, 0
+        for window in windows(self.counts.size):
+            held = self.counts[window] > 0
+            starts = self.starts[window][held]
+            low = min(low, int(starts.min(initial=LARGEST)))
+            high = max(high, int((starts + self.counts[window][held]).max(initial=0)))
+        return (low, high) if high else (0, 0)
 
     def expand(self) -> Indices:
         """Every index, in order."""
         before = np.cumsum(self.counts) - self.counts
-        return np.arange(self.count, dtype=np.int64) + np.repeat(self.starts - before, self.counts)
+        found: Indices = np.arange(self.count, dtype=np.int64) + np.repeat(self.starts - before, self.counts)
+        return found
 
     def at(self, positions: Indices) -> Indices:
         """Indices at these positions; a new array."""
@@ -166,10 +171,11 @@ class Spans:
             return Span(int(starts[0]), int(counts[0]))
         if counts.max() == 1 == counts.min():
             return pick(starts)
-        # The first two ranges settle it nearly always.
-        if starts[0] + counts[0] == starts[1] and (starts[:-1] + counts[:-1] == starts[1:]).all():
-            return Span(int(starts[0]), self.count)
-        return self
+        for window in windows(starts.size - 1):
+            ends = starts[window] + counts[window]
+            if (ends != starts[window.start + 1 : window.stop + 1]).any():
+                return self
+        return Span(int(starts[0]), self.count)
 
     def _locate(self, position: int) -> tuple[int, int]:
         """Range that holds a position, and how far inside; one behind the last range for the end."""
@@ -229,6 +235,11 @@ class Picks:
 Axis: TypeAlias = Span | Spans | Picks
 
 
+def windows(size: int) -> Iterator[slice]:
+    """Slices that cover `size` in turn: checks then need no memory of the size of a request, and may end early."""
+    return (slice(start, min(start + _WINDOW, size)) for start in range(0, size, _WINDOW))
+
+
 def span(start: int, count: int, step: int = 1) -> Span:
     """Build a `Span` in its plainest form: no start without an index, no step without a second one."""
     if count > 1:
@@ -243,8 +254,11 @@ def regular(indices: Indices) -> Span | None:
         return Span(int(indices[0]), 1) if count else Span(0, 0)
     start, step = int(indices[0]), int(indices[1]) - int(indices[0])
     # The last index settles it nearly always.
-    if step == 0 or start + step * (count - 1) != indices[-1] or not (np.diff(indices) == step).all():
+    if step == 0 or start + step * (count - 1) != indices[-1]:
         return None
+    for window in windows(count - 1):
+        if (np.diff(indices[window.start : window.stop + 1]) != step).any():
+            return None
     return Span(start, count, step)
 
 

@@ -222,5 +222,5 @@ def _ascending(rows: Indices) -> Indices | None:
 
 def _group(row: int, indices: Indices, where: Index, extent: int) -> _Group:
     local = _index(indices)
-    in_order = isinstance(where, slice) and where.step == 1
+    in_order = isinstance(local, slice) and isinstance(where, slice) and where.step == 1
     return _Group(row, local, where, indices.size, in_order and local == slice(0, extent, 1))

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ndstream.core.selection.axes import LARGEST, Axis, Indices, Picks, Span, Spans, pick, span
+from ndstream.core.selection.axes import LARGEST, Axis, Indices, Picks, Span, Spans, pick, span, windows
 from ndstream.core.selection.selection import Selection
 from ndstream.errors import InvalidSelection, OutOfBounds, TooLarge
 
@@ -313,18 +313,15 @@ def _integers(values: ArrayLike, name: str) -> Indices:
     return array.astype(np.int64, copy=False)
 
 
-_WINDOW = 1 << 16  # ranges checked at once: no array of the size of the request is made
-
-
 def _check_ranges(starts: Indices, counts: Indices, side: int, axis: int) -> None:
     """Refuse ranges of negative length, and those that are not within an axis."""
-    for at in range(0, starts.size, _WINDOW):
-        start, count = starts[at : at + _WINDOW], counts[at : at + _WINDOW]
+    for window in windows(starts.size):
+        start, count = starts[window], counts[window]
         if count.min() < 0:
-            raise InvalidSelection(f"range {at + int(count.argmin())} has a length of {count.min()}")
+            raise InvalidSelection(f"range {window.start + int(count.argmin())} has a length of {count.min()}")
         # A difference, because the sum could be larger than int64.
         wrong = (start < 0) | (count > side - start)
         if wrong.any():
             which = int(wrong.argmax())
             begin, end = int(start[which]), int(start[which]) + int(count[which])
-            raise OutOfBounds(f"range {at + which}, {begin}:{end}, leaves axis {axis} of size {side}")
+            raise OutOfBounds(f"range {window.start + which}, {begin}:{end}, leaves axis {axis} of size {side}")

@@ -21,6 +21,8 @@ def runs(
     strides = [1] * len(source)
     for number in range(len(source) - 1, 0, -1):
         strides[number - 1] = strides[number] * source[number]
+    if any(axis.count == 0 for axis in axes):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
     if math.prod(source) > LARGEST:
         raise TooLarge(f"positions in an array of shape {source} do not fit in 64 bits")
 

@@ -252,10 +252,12 @@ def _tie(outer: Selection, inner: Selection) -> Selection:
             continue
         axes[number] = Picks(np.broadcast_to(points, shape).reshape(-1))
     joint = tuple(sorted(tied))
-    if not reached:
-        # Every point was chosen by an int.
+    before = [number for number in range(joint[0]) if number not in dropped]
+    if not reached or (len(joint) == len(shape) == 1 and len(before) == low):
+        # One point that ints chose, or the points of one axis in its own place: not joint any more.
         axes = [pick(axis.expand()) if number in tied else axis for number, axis in enumerate(axes)]
-        return Selection(source=outer.source, axes=tuple(axes), dropped=frozenset(dropped | tied))
+        dropped |= set() if reached else tied
+        return Selection(source=outer.source, axes=tuple(axes), dropped=frozenset(dropped))
     return Selection(
         source=outer.source,
         axes=tuple(axes),

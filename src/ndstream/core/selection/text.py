@@ -15,8 +15,7 @@ A range in a list, which numpy does not have there, stands for its indices: ``[0
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +33,8 @@ _ELLIPSIS = re.compile(r"\s*\.\.\.\s*")
 _OPENING = re.compile(r"\s*\[\s*")
 _CLOSING = re.compile(r"\s*\]\s*")
 _CONTENT = re.compile(r"[-0-9:,\s]*")
+_Index: TypeAlias = int | slice | Spans | Indices
+
 _DEPTH = 32  # lists in lists that are read: HDF5 has no more axes
 
 
@@ -164,58 +165,46 @@ def format_selection(selection: Selection) -> str:
     if selection.is_everything:
         return "..."
     lists = [axis for axis in selection.axes if not isinstance(axis, Span)]
+    items: tuple[_Index, ...]
     if not lists or (len(lists) == 1 and not selection.joint):
         # A flat list stands where it stands.
-        items = [
-            ":"
-            if axis == Span(0, side) and number not in selection.dropped
-            else _axis(axis, number in selection.dropped)
-            for number, (axis, side) in enumerate(zip(selection.axes, selection.source, strict=True))
-        ]
-        return ",".join(items)
-    return ",".join([_index(index) for index in _indices(selection)])
+        items = tuple([_item_of(axis, number in selection.dropped) for number, axis in enumerate(selection.axes)])
+    else:
+        items = _broadcast(selection)
+    return ",".join([_written(item, side) for item, side in zip(items, selection.source, strict=True)])
 
 
-def _axis(axis: Axis, dropped: bool) -> str:
+def _item_of(axis: Axis, dropped: bool) -> _Index:
     if isinstance(axis, Span):
-        return str(axis.start) if dropped else _slice(axis.slice)
-    if isinstance(axis, Spans):
-        return f"[{','.join([f'{start}:{start + count}' for start, count in _pairs(axis)])}]"
-    return _index(axis.indices)
+        return axis.start if dropped else axis.slice
+    return axis if isinstance(axis, Spans) else axis.indices
 
 
-def _pairs(axis: Spans) -> Iterator[tuple[int, int]]:
-    return zip(axis.starts.tolist(), axis.counts.tolist(), strict=True)
-
-
-def _slice(item: slice) -> str:
-    start = item.start or ""
-    stop = "" if item.stop is None else item.stop
-    return f"{start}:{stop}" if item.step == 1 else f"{start}:{stop}:{item.step}"
-
-
-def _index(index: int | slice | Indices) -> str:
-    if isinstance(index, int):
-        return str(index)
-    if isinstance(index, slice):
-        return _slice(index)
-    nested = index.tolist()
-    if np.shape(nested) != index.shape:
-        raise InvalidSelection(f"an empty list of shape {index.shape} cannot be written as text")
-    return str(nested).replace(" ", "")
-
-
-def _indices(selection: Selection) -> tuple[Any, ...]:
+def _broadcast(selection: Selection) -> tuple[_Index, ...]:
     """Express as one index of numpy, whose dimensions stay where they are."""
     dims = selection.dims()
     entries: list[Entry | int] = []
     for number, axis in enumerate(selection.axes):
         if number in selection.dropped:
             entries.append(axis.bounds()[0])
-        elif number in selection.joint:
-            entries.append(Entry(axis.expand().reshape(selection.joint_shape), dims[number].start, axis.count))
-        elif isinstance(axis, Span):
-            entries.append(Entry(axis.slice, dims[number].start, axis.count))
-        else:
-            entries.append(Entry(axis.expand(), dims[number].start, axis.count))
+            continue
+        index = axis.slice if isinstance(axis, Span) else axis.expand()
+        if number in selection.joint:
+            index = axis.expand().reshape(selection.joint_shape)
+        entries.append(Entry(index, dims[number].start, axis.count))
     return ordered(entries)
+
+
+def _written(item: _Index, side: int) -> str:
+    if isinstance(item, int):
+        return str(item)
+    if isinstance(item, slice):
+        start, stop = item.start or "", "" if item.stop is None or item.stop >= side else item.stop
+        return f"{start}:{stop}" if item.step == 1 else f"{start}:{stop}:{item.step}"
+    if isinstance(item, Spans):
+        pairs = zip(item.starts.tolist(), (item.starts + item.counts).tolist(), strict=True)
+        return f"[{','.join([f'{start}:{stop}' for start, stop in pairs])}]"
+    nested = item.tolist()
+    if np.shape(nested) != item.shape:
+        raise InvalidSelection(f"an empty list of shape {item.shape} cannot be written as text")
+    return str(nested).replace(" ", "")
