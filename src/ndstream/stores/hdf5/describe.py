@@ -7,12 +7,13 @@ a browser or a client asks for first.
 from __future__ import annotations
 
 from functools import cache
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
 from h5py import h5a, h5d, h5f, h5g, h5l, h5p, h5s, h5z
 
-from ndstream.core.dtypes import DType, Float, Integer, item_size, memory_size
+from ndstream.core.dtypes import DType, Float, Integer, item_size
 from ndstream.core.model import (
     Attribute,
     Dataset,
@@ -26,9 +27,9 @@ from ndstream.core.model import (
     Unreadable,
 )
 from ndstream.errors import NotFound, TooLarge
-from ndstream.stores.hdf5.dtypes import type_of
+from ndstream.stores.hdf5.dtypes import Kind, kind_of, type_of
 from ndstream.stores.hdf5.faults import LIBRARY_ERRORS, translate
-from ndstream.stores.hdf5.fetch import read_attribute, read_box
+from ndstream.stores.hdf5.fetch import read_attribute, read_box, weight
 from ndstream.stores.hdf5.names import text_of
 from ndstream.stores.hdf5.references import Names
 from ndstream.stores.hdf5.resolve import Found, Resolver, open_member
@@ -93,20 +94,20 @@ class Describer:
         """Describe a dataset; its sources must have been checked (`Resolver.guard`)."""
         dataset: h5d.DatasetID = found.object
         plist = plist or dataset.get_create_plist()
-        dtype = type_of(dataset.get_type())
+        kind = kind_of(dataset.get_type())
         space = dataset.get_space()
         layout = plist.get_layout()
-        shape, maxshape = _extent(space)
+        shape = _shape(space)
         return Dataset(
-            dtype=dtype,
+            dtype=kind.dtype,
             shape=shape,
-            maxshape=maxshape,
+            maxshape=_maxshape(space) if shape else shape,
             attributes=self._attributes(found) if attributes else {},
             storage="external" if plist.get_external_count() else _STORAGE[layout],
             chunks=plist.get_chunk() if layout == h5d.CHUNKED else None,
             filters=_filters(plist),
-            fill=_fill(plist, dataset, dtype),
-            data=self._inline(found, dtype, shape),
+            fill=_fill(plist, dataset, kind.dtype),
+            data=self._inline(found, kind, shape),
             stored=dataset.get_storage_size(),
             address=found.address,
         )
@@ -181,39 +182,36 @@ class Describer:
 
     def _attribute(self, found: Found, name: bytes) -> Attribute:
         self._spend(_OVERHEAD + len(name))
-        dtype: DType | None = None
+        kind: Kind | None = None
         shape: tuple[int, ...] | None = None
         try:
             attribute = h5a.open(found.object, name)
-            kind, space = attribute.get_type(), attribute.get_space()
-            dtype = type_of(kind)
-            if space.get_simple_extent_type() == h5s.NULL:
-                return Attribute(dtype=dtype, shape=None, value=None)
-            shape = space.get_simple_extent_dims()
-            count = space.get_simple_extent_npoints()
-            if count * memory_size(dtype) > self._left:
-                return Attribute(dtype=dtype, shape=shape, value=None, problem="too large for a description")
-            value = read_attribute(attribute, kind, dtype, count, Names(found.file, found.object))
+            kind = kind_of(attribute.get_type())
+            shape = _shape(attribute.get_space())
+            if shape is None:
+                return Attribute(dtype=kind.dtype, shape=None, value=None)
+            count = prod(shape)
+            if count * kind.handle > self._left:
+                return Attribute(dtype=kind.dtype, shape=shape, value=None, problem="too large for a description")
+            value = read_attribute(attribute, kind, count, Names(found.file, found.object))
         except LIBRARY_ERRORS as error:
+            dtype = None if kind is None else kind.dtype
             return Attribute(dtype=dtype, shape=shape, value=None, problem=str(translate(error)))
-        self._spend(len(value) if isinstance(value, bytes) else count * memory_size(dtype))
-        return Attribute(dtype=dtype, shape=shape, value=value)
+        self._spend(count * kind.handle if kind.size is not None else weight(value))
+        return Attribute(dtype=kind.dtype, shape=shape, value=value)
 
-    def _inline(self, found: Found, dtype: DType, shape: tuple[int, ...] | None) -> bytes | list[Any] | None:
-        if shape is None:
-            return None
-        size = memory_size(dtype)
-        for length in shape:
-            size *= length
-        if size > self._data:
+    def _inline(self, found: Found, kind: Kind, shape: tuple[int, ...] | None) -> bytes | list[Any] | None:
+        if shape is None or prod(shape) * kind.handle > self._data:
             return None
         box = ((0,) * len(shape), shape, (1,) * len(shape))
         try:
-            value = read_box(found.object, box, most=max(self._data, size), name_of=Names(found.file, found.object))
+            value = read_box(
+                found.object, box, most=max(self._data, _OVERHEAD), name_of=Names(found.file, found.object)
+            )
         except LIBRARY_ERRORS:
             # Whoever reads the dataset is told why it cannot be read; whoever only looks at it is not.
             return None
-        self._spend(size)
+        self._spend(weight(value))
         return value
 
 
@@ -229,14 +227,16 @@ def _links(group: h5g.GroupID) -> list[tuple[bytes, int, int]]:
     return found
 
 
-def _extent(space: h5s.SpaceID) -> tuple[tuple[int, ...] | None, tuple[int | None, ...] | None]:
+def _shape(space: h5s.SpaceID) -> tuple[int, ...] | None:
     kind = space.get_simple_extent_type()
-    if kind == h5s.NULL:
-        return None, None
-    if kind == h5s.SCALAR:
-        return (), ()
-    most = space.get_simple_extent_dims(True)
-    return space.get_simple_extent_dims(), tuple(None if size == h5s.UNLIMITED else size for size in most)
+    if kind == h5s.SIMPLE:
+        shape: tuple[int, ...] = space.get_simple_extent_dims()
+        return shape
+    return () if kind == h5s.SCALAR else None
+
+
+def _maxshape(space: h5s.SpaceID) -> tuple[int | None, ...]:
+    return tuple(None if size == h5s.UNLIMITED else size for size in space.get_simple_extent_dims(True))
 
 
 def _filters(plist: h5p.PropDCID) -> tuple[Filter, ...]:

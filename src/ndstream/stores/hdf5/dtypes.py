@@ -6,8 +6,11 @@ them: that one has lost padding, tags and unusual widths.
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
+import h5py
+import numpy as np
 from h5py import h5t
 
 from ndstream.core.dtypes import (
@@ -27,6 +30,10 @@ from ndstream.core.dtypes import (
     Reference,
     Sequence,
     String,
+    item_size,
+    memory_size,
+    readable,
+    to_numpy,
 )
 from ndstream.errors import UnsupportedDType
 from ndstream.stores.hdf5.names import text_of
@@ -53,22 +60,87 @@ _FLOATS = {
 # Bits of exponent and mantissa of the floats to read others as, smallest first.
 _FLOAT_BITS = ((2, 5, 10), (4, 8, 23), (8, 11, 52), (16, 15, 63))
 
-_known: dict[bytes, DType] = {}
+_known: dict[bytes, Kind] = {}
 
 
-def type_of(kind: h5t.TypeID) -> DType:
-    """Describe a type of the library.
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What is known about a type of the library.
+
+    Attributes
+    ----------
+    dtype : DType
+        Elements as they are stored.
+    target : DType or None
+        Elements as they are read; None when they cannot be.
+    size : int or None
+        Bytes of one element as it is read, if `target` is fixed.
+    handle : int
+        Bytes of one element in memory, `ndstream.core.dtypes.memory_size`.
+    memory : h5py.h5t.TypeID
+        To read elements into; for fixed types, these are their plain bytes.
+    spelled : numpy.dtype
+        Of an array that takes what is read into `memory`.
+    """
+
+    dtype: DType
+    target: DType | None
+    size: int | None
+    handle: int
+    memory: h5t.TypeID
+    spelled: np.dtype[Any]
+
+
+def kind_of(type_: h5t.TypeID) -> Kind:
+    """Find out all about a type of the library.
 
     Never fails on a type that the library can open: what cannot be said is `Foreign`. Equal types give the same
     object, so that describing thousands of alike datasets is cheap.
     """
-    key = kind.encode()
+    key = type_.encode()
     known = _known.get(key)
     if known is None:
         if len(_known) >= _KEPT:
             _known.clear()
-        known = _known[key] = _describe(kind, 0)
+        known = _known[key] = _examine(type_)
     return known
+
+
+def type_of(type_: h5t.TypeID) -> DType:
+    """Describe a type of the library, as `kind_of` does."""
+    return kind_of(type_).dtype
+
+
+def _examine(type_: h5t.TypeID) -> Kind:
+    plain = type_.copy()  # a committed type would keep its file open
+    dtype = _describe(plain, 0)
+    target = readable(dtype)
+    memory, spelled = (plain, np.dtype("V")) if target is None else _memory(plain, dtype, target)
+    size = None if target is None else item_size(target)
+    return Kind(dtype=dtype, target=target, size=size, handle=memory_size(dtype), memory=memory, spelled=spelled)
+
+
+def _memory(type_: h5t.TypeID, stored: DType, dtype: DType) -> tuple[h5t.TypeID, np.dtype[Any]]:
+    """Type to read elements into, for the library and for numpy.
+
+    Fixed members of records are read as the bytes that they are; only the rest becomes objects.
+    """
+    size = item_size(dtype)
+    if size is not None:
+        return (type_ if dtype is stored else type_id(dtype)), np.dtype(f"V{size}")
+    if not isinstance(dtype, Compound) or not isinstance(stored, Compound):
+        spelled = to_numpy(dtype, references=(h5py.Reference, h5py.RegionReference))
+        return h5t.py_create(spelled), spelled
+    members = [
+        _memory(type_.get_member_type(index), before.dtype, after.dtype)
+        for index, (before, after) in enumerate(zip(stored.fields, dtype.fields, strict=True))
+    ]
+    record = h5t.create(h5t.COMPOUND, sum(member.get_size() for member, _ in members))
+    offset = 0
+    for index, (member, _) in enumerate(members):
+        record.insert(type_.get_member_name(index), offset, member)
+        offset += member.get_size()
+    return record, np.dtype([(field.name, spelled) for field, (_, spelled) in zip(dtype.fields, members, strict=True)])
 
 
 def _describe(kind: h5t.TypeID, depth: int) -> DType:

@@ -115,7 +115,8 @@ class OpenFiles:
         if generation is None:
             generation = _generation_at(path)
         file = self._files.get(path)
-        if file is not None and generation_of(os.fstat(file.descriptor)) != generation:
+        # Written to in place, it is the same file still, but the library remembers what was in it.
+        if file is not None and not file.generation == generation == generation_of(os.fstat(file.descriptor)):
             self.forget(path)
             file = None
         if file is None:
