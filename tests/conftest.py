@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import uvloop
 from hypothesis import settings
 
 settings.register_profile("ndstream", deadline=None, print_blob=True)
@@ -13,6 +14,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "keeps_open(reason): this test shares something that stays open, such as a pool of connections"
     )
+
+
+def pytest_sessionstart() -> None:
+    # The first loop of libuv opens a pipe that belongs to the process, not to the test that happens to come first.
+    uvloop.new_event_loop().close()
 
 
 @pytest.fixture(autouse=True)

@@ -107,8 +107,9 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse, refusing a head without end."""
-        super().data_received(data)
+        # Counted first, so that what a request that ends in `data` leaves for the next one is not held against that.
         self._raw += len(data)
+        super().data_received(data)
         if self._in_head:
             if self._raw > self.limits.request_head:
                 self._refuse_head()
