@@ -3,19 +3,18 @@
 ::
 
     http://host:8000/runs/file.h5::/group/dataset[1:5, ::2]
-    └──── server ──┘└─── path ──┘  └── object ──┘└selection┘
+    └────────── place ──────────┘  └── object ──┘└selection┘
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from urllib.parse import unquote
 
 from ndstream.errors import InvalidRequest
 
-_SERVER = re.compile(r"(https?://[^/]+)(/.*)?", re.IGNORECASE | re.DOTALL)
-_MOUNT = "hdfstream"
+_URL = re.compile(r"(\w+://[^/]*)(.*)", re.DOTALL)
+_ALIAS = re.compile(r"([^/:]+):(?!:)(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +24,9 @@ class Address:
     Attributes
     ----------
     server : str or None
-        Base of the hdfstream endpoints, as `ndstream.open` takes it; None for a path of this machine.
+        URL or alias, as `ndstream.open` takes it; None for a path of this machine.
     path : str
-        Virtual path on the server without leading or trailing slash (percent-decoded; "" is the root), or the local
-        path as it was written.
+        Path behind that, or of this machine.
     name : str or None
         Absolute name of an object inside the HDF5 file.
     selection : str or None
@@ -40,38 +38,29 @@ class Address:
     name: str | None = None
     selection: str | None = None
 
-    def __str__(self) -> str:
-        place = self.path if self.server is None else f"{self.server}/{self.path}"
-        name = "" if self.name is None else f"::{self.name}"
-        return place + name + ("" if self.selection is None else f"[{self.selection}]")
-
 
 def parse_address(text: str) -> Address:
     """Take an argument apart.
 
     The object follows the first ``::`` after the name of the host. A selection is what stands in the brackets that
-    close the text; an object whose own name ends with a bracket is reached by adding ``[...]``. The endpoints of
-    a server are below ``/hdfstream`` unless the URL itself says where: everything up to the first component of that
-    name.
+    close the text; an object whose own name ends with a bracket is reached by adding ``[...]``. ``NAME:PATH`` is a path
+    on the server with that alias.
 
     Raises
     ------
     InvalidRequest
-        When brackets do not match, or a selection has no object to select from.
+        When brackets do not match.
     """
-    remote = _SERVER.fullmatch(text)
-    place, found, inside = (remote[2] or "" if remote else text).partition("::")
+    host, rest = url.groups() if (url := _URL.fullmatch(text)) else ("", text)
+    place, found, inside = rest.partition("::")
     name, selection = _selection(inside) if found else (None, None)
     if name is not None:
         name = "/" + name.strip("/")
-    if not remote:
-        if "://" in place:
-            raise InvalidRequest(f"{text}: only http:// and https:// are spoken")
-        return Address(None, place, name, selection)
-    parts = [part for part in place.split("/") if part]
-    mount = parts.index(_MOUNT) if _MOUNT in parts else -1
-    server = "/".join([remote[1], *parts[: max(mount, 0)], _MOUNT])
-    return Address(server, "/".join(unquote(part) for part in parts[mount + 1 :]), name, selection)
+    if host:
+        return Address(host + place, "/", name, selection)
+    if alias := _ALIAS.fullmatch(place):
+        return Address(alias[1], alias[2], name, selection)
+    return Address(None, place, name, selection)
 
 
 def _selection(inside: str) -> tuple[str, str | None]:

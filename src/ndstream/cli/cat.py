@@ -10,9 +10,7 @@ from ndstream.cli.options import User
 
 
 def cat(
-    urls: Annotated[
-        list[str], typer.Argument(metavar="URL", help="Datasets or parts of them; or files, as they are.")
-    ],
+    urls: Annotated[list[str], typer.Argument(metavar="URL", help="Datasets or parts of them; or files, as they are.")],
     whole: Annotated[bool, typer.Option("--all", help="Print every value, however many there are.")] = False,
     csv: Annotated[
         bool, typer.Option("--csv", help="Comma-separated values, one line per row; at most two axes.")

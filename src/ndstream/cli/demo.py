@@ -34,7 +34,7 @@ def demo(
         typer.echo("Making sample data of four fields ...")
         for path in data.make_samples(samples):
             typer.echo(f"  {path.relative_to(samples)}  {path.stat().st_size / 1e6:.0f} MB")
-        with server.serving(samples, port) as running:
+        with server.serving(str(samples), "--port", str(port), "--log-level", "warning") as running:
             typer.echo(f"$ ndstream serve {samples}\nndstream: serving at {running.url}")
             shown = stage.Stage(running.url, samples, scratch)
             for title, step in steps.STEPS:

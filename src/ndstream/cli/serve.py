@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ndstream.cli.extra import needs
+from ndstream.errors import ConfigError
 
 
 def serve(
@@ -46,7 +47,10 @@ def serve(
         "limits": {"workers": workers},
         "roots": roots_of(paths or []),
     }
-    run(load(config, overrides=given), _announce)
+    settings = load(config, overrides=given)
+    if not settings.roots:
+        raise ConfigError("nothing to serve: name a directory or a file, or [roots] in a configuration file")
+    run(settings, _announce)
 
 
 def _announce(url: str) -> None:

@@ -42,16 +42,18 @@ class Running:
 
 
 @contextmanager
-def serving(path: Path, port: int = 0) -> Iterator[Running]:
-    """Run ``ndstream serve path`` while the block lasts.
+def serving(*arguments: str, directory: Path | None = None) -> Iterator[Running]:
+    """Run ``ndstream serve`` with these arguments, in `directory`, while the block lasts.
 
     Raises
     ------
     ServiceError, TimedOut
         When the server ends, or says nothing for half a minute, instead of announcing its address.
     """
-    command = [sys.executable, "-m", "ndstream", "serve", str(path), "--port", str(port), "--log-level", "warning"]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-m", "ndstream", "serve", *arguments]
+    with subprocess.Popen(
+        command, cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             yield Running(_announced(process), process)
         finally:
