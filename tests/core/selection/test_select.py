@@ -17,7 +17,7 @@ from ndstream.errors import InvalidSelection, OutOfBounds, TooLarge
 from ndstream.testing.strategies import expected, h5py_keys, keys, multi_slices, numbered, shapes
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=1500, deadline=None)
 @given(st.data())
 def test_selects_what_numpy_selects(data: st.DataObject) -> None:
     array = numbered(data.draw(shapes()))
@@ -36,7 +36,7 @@ def file() -> Iterator[h5py.File]:
         yield file
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(st.data())
 def test_selects_what_h5py_selects(file: h5py.File, data: st.DataObject) -> None:
     array = numbered(data.draw(shapes()))
@@ -50,7 +50,7 @@ def test_selects_what_h5py_selects(file: h5py.File, data: st.DataObject) -> None
     assert found.shape == np.shape(wanted)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_the_bounds_are_the_smallest_box(data: st.DataObject) -> None:
     array = numbered(data.draw(shapes()))
@@ -187,7 +187,7 @@ def test_a_selection_keeps_nothing_of_the_list_it_was_made_from() -> None:
     assert selection.apply(np.arange(5)).tolist() == [0, 1, 4]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_ranges_stand_for_their_indices(data: st.DataObject) -> None:
     array = numbered((*data.draw(shapes(min_rank=1, max_rank=1)), 3, 4))

@@ -16,7 +16,7 @@ from ndstream.testing.strategies import numbered, selections, shapes
 SHAPE = (10, 11, 12)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(st.data())
 def test_text_is_read_as_what_it_was_written_from(data: st.DataObject) -> None:
     array = numbered(data.draw(shapes()))
@@ -144,7 +144,7 @@ def test_an_empty_table_has_no_text() -> None:
         format_selection(select(np.zeros((0, 3), int), (5,)))
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.text(alphabet="0123456789-:,.[] x", max_size=20))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:

@@ -2,7 +2,8 @@
 
 from ndstream.core.selection.axes import Axis, Picks, Span, Spans
 from ndstream.core.selection.grid import Part
-from ndstream.core.selection.normalise import everything, ranges, select
+from ndstream.core.selection.normalise import everything, select
+from ndstream.core.selection.ranges import ranges
 from ndstream.core.selection.selection import Selection
 from ndstream.core.selection.text import format_selection, parse_selection
 

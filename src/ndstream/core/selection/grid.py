@@ -36,13 +36,17 @@ class Part:
 
 
 class _Group(NamedTuple):
-    """What an axis takes from one row of chunks: `length` indices, `local` in the chunk, `where` in the result."""
+    """What an axis takes from one row of chunks: `length` indices, `local` in the chunk, `where` in the result.
+
+    `local` is an int for an axis that is dropped; `sliced` says that neither is an array.
+    """
 
     chunk: int
-    local: Index
+    local: Index | int
     where: Index
     length: int
     whole: bool
+    sliced: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,14 +58,14 @@ class Grid:
     axes, joint, joint_shape
         As in `Selection`.
     dims
-        For each axis its place among the dimensions of the result, None when dropped; the points of `joint` count as
+        For each axis its place among the dimensions of the result, -1 when dropped; the points of `joint` count as
         one dimension.
     source, chunks
         Shape of the array and of its chunks.
     """
 
     axes: tuple[Axis, ...]
-    dims: tuple[int | None, ...]
+    dims: tuple[int, ...]
     joint: tuple[int, ...]
     joint_shape: tuple[int, ...]
     source: tuple[int, ...]
@@ -84,6 +88,8 @@ class Grid:
     def _groups(self, axis: int) -> Iterator[_Group]:
         """Split one axis over its chunks, ascending."""
         entry, chunk, side = self.axes[axis], self.chunks[axis], self.source[axis]
+        if self.dims[axis] < 0:
+            return _single_group(entry.bounds()[0], chunk, side)
         if isinstance(entry, Span):
             return _span_groups(entry, chunk, side)
         if isinstance(entry, Picks):
@@ -93,10 +99,13 @@ class Grid:
     def _part(self, groups: Sequence[_Group]) -> Part:
         """Combine what the axes take from one chunk as an outer product."""
         chunk = tuple([group.chunk for group in groups])
-        whole = all(group.whole for group in groups)
-        kept = [(group, dim) for group, dim in zip(groups, self.dims, strict=True) if dim is not None]
-        target = ordered([Entry(group.where, dim, group.length) for group, dim in kept])
-        source = ordered([_source(group, dim) for group, dim in zip(groups, self.dims, strict=True)])
+        whole = all([group.whole for group in groups])  # noqa: C419  twice as fast, once per chunk
+        if all([group.sliced for group in groups]):  # noqa: C419
+            target = tuple([group.where for group, dim in zip(groups, self.dims, strict=True) if dim >= 0])
+            return Part(chunk, tuple([group.local for group in groups]), target, whole)
+        placed = list(zip(groups, self.dims, strict=True))
+        source = ordered([_entry(group.local, dim, group.length) for group, dim in placed])
+        target = ordered([_entry(group.where, dim, group.length) for group, dim in placed if dim >= 0])
         return Part(chunk, source, target, whole)
 
     def _joint_parts(self) -> Iterator[Part]:
@@ -122,34 +131,31 @@ class Grid:
 
     def _joint_part(self, chosen: Sequence[_Group | int], points: Indices) -> Part:
         """Combine the points that lie in one chunk with what the other axes take from it."""
-        source: list[Entry | int] = []
-        target: dict[int, list[Entry | int]] = {}
         chunk = []
+        source = []
+        target: dict[int, list[Entry | int]] = {}
         for axis, (group, dim) in enumerate(zip(chosen, self.dims, strict=True)):
             if isinstance(group, int):
-                local = self.axes[axis].expand()[points] - group * self.chunks[axis]
                 chunk.append(group)
-                source.append(Entry(local, dim or 0, points.size))
-                target[dim or 0] = self._scatter(points, dim or 0)
-                continue
-            chunk.append(group.chunk)
-            source.append(_source(group, dim))
-            if dim is not None:
-                target[dim] = [Entry(group.where, dim, group.length)]
+                source.append(_entry(self.axes[axis].expand()[points] - group * self.chunks[axis], dim, points.size))
+                target[dim] = [_entry(index, dim, points.size) for index in self._scatter(points)]
+            else:
+                chunk.append(group.chunk)
+                source.append(_entry(group.local, dim, group.length))
+                if dim >= 0:
+                    target[dim] = [_entry(group.where, dim, group.length)]
         entries = [entry for dim in sorted(target) for entry in target[dim]]
         return Part(tuple(chunk), ordered(source), ordered(entries), whole=False)
 
-    def _scatter(self, points: Indices, dim: int) -> list[Entry | int]:
+    def _scatter(self, points: Indices) -> list[Index]:
         """Where points go in the dimensions of the result that are theirs."""
         if len(self.joint_shape) == 1:
-            return [Entry(_index(points), dim, points.size)]
-        return [Entry(index, dim, points.size) for index in np.unravel_index(points, self.joint_shape)]
+            return [_index(points)]
+        return list(np.unravel_index(points, self.joint_shape))
 
 
-def _source(group: _Group, dim: int | None) -> Entry | int:
-    if dim is not None:
-        return Entry(group.local, dim, group.length)
-    return int(group.local.start) if isinstance(group.local, slice) else int(group.local[0])
+def _entry(index: Index | int, dim: int, length: int) -> Entry | int:
+    return index if isinstance(index, int) else Entry(index, dim, length)
 
 
 def _equal(rows: Indices) -> Iterator[tuple[int, int]]:
@@ -161,6 +167,11 @@ def _index(indices: Indices) -> Index:
     """Read as a slice, if regular."""
     span = regular(indices)
     return indices if span is None else span.slice
+
+
+def _single_group(index: int, chunk: int, side: int) -> Iterator[_Group]:
+    row, local = divmod(index, chunk)
+    yield _Group(row, local, slice(0, 1, 1), 1, min(chunk, side - row * chunk) == 1, True)
 
 
 def _span_groups(span: Span, chunk: int, side: int) -> Iterator[_Group]:
@@ -180,7 +191,7 @@ def _span_groups(span: Span, chunk: int, side: int) -> Iterator[_Group]:
         else:
             local = Span(index - origin + (length - 1) * step, length, -step).slice
             where = slice(count - stop, count - done, 1)
-        yield _Group(origin // chunk, local, where, length, length == extent and (span.step == 1 or length == 1))
+        yield _Group(origin // chunk, local, where, length, length == extent and (span.step == 1 or length == 1), True)
         done = stop
 
 
@@ -222,5 +233,6 @@ def _ascending(rows: Indices) -> Indices | None:
 
 def _group(row: int, indices: Indices, where: Index, extent: int) -> _Group:
     local = _index(indices)
-    in_order = isinstance(local, slice) and isinstance(where, slice) and where.step == 1
-    return _Group(row, local, where, indices.size, in_order and local == slice(0, extent, 1))
+    if not isinstance(local, slice) or not isinstance(where, slice):
+        return _Group(row, local, where, indices.size, False, False)
+    return _Group(row, local, where, indices.size, local == slice(0, extent, 1) and where.step == 1, True)

@@ -37,29 +37,19 @@ def ordered(entries: list[Entry | int]) -> tuple[Any, ...]:
     low, high = _hull(entries)
     if low == high:
         return tuple([entry if isinstance(entry, int) else entry.index for entry in entries])
-    return tuple(
-        [
-            _array(entry, low, high) if isinstance(entry, Entry) and low <= entry.dim < high else _plain(entry)
-            for entry in entries
-        ]
-    )
+    return tuple([_shaped(entry, low, high) for entry in entries])
 
 
-def _plain(entry: Entry | int) -> Any:
-    return entry if isinstance(entry, int) else entry.index
-
-
-def _array(entry: Entry, low: int, high: int) -> Indices:
-    """Shape an index for broadcasting over the dimensions from `low` to `high`."""
-    index = _expand(entry)
+def _shaped(entry: Entry | int, low: int, high: int) -> int | Index:
+    """Shape an index for broadcasting, if it is for a dimension from `low` to `high`."""
+    if isinstance(entry, int):
+        return entry
+    index = entry.index
+    if not low <= entry.dim < high:
+        return index
+    if isinstance(index, slice):
+        index = np.arange(entry.length, dtype=np.int64) * index.step + index.start
     return index.reshape((1,) * (entry.dim - low) + index.shape + (1,) * (high - entry.dim - index.ndim))
-
-
-def _expand(entry: Entry) -> Indices:
-    if not isinstance(entry.index, slice):
-        return entry.index
-    spread: Indices = np.arange(entry.length, dtype=np.int64) * entry.index.step + entry.index.start
-    return spread
 
 
 def _rank(entry: Entry) -> int:
@@ -77,7 +67,7 @@ def _hull(entries: list[Entry | int]) -> tuple[int, int]:
         # Numpy: arrays and ints side by side put their dimensions in the place of the first; apart, in front.
         advanced = [k for k, entry in enumerate(entries) if isinstance(entry, int) or low <= entry.dim < high]
         between = [entry for entry in entries[advanced[0] : advanced[-1]] if isinstance(entry, Entry)]
-        wider = min(low, *[e.dim for e in between], low), max(high, *[e.dim + _rank(e) for e in between], high)
+        wider = min([low, *[e.dim for e in between]]), max([high, *[e.dim + _rank(e) for e in between]])
         if wider == (low, high):
             break
         low, high = wider

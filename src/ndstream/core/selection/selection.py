@@ -67,6 +67,19 @@ class Selection:
         alone = self._alone()
         return (*alone[: self.joint_at], *self.joint[:1], *alone[self.joint_at :])
 
+    @property
+    def dims(self) -> dict[int, range]:
+        """Dimensions of the result that each kept axis runs over; joint axes share theirs."""
+        found = {}
+        dim = 0
+        for number in self.order:
+            length = len(self.joint_shape) if number in self.joint else 1
+            found[number] = range(dim, dim + length)
+            dim += length
+        if self.joint:
+            found |= dict.fromkeys(self.joint, found[self.joint[0]])
+        return found
+
     def apply(self, array: NDArray[Any]) -> NDArray[Any]:
         """Take the selection from a local array of shape `source` (the reference for all other ways).
 
@@ -82,7 +95,8 @@ class Selection:
         """
         if array.shape != self.source:
             raise InvalidSelection(f"a selection from shape {self.source} for an array of shape {array.shape}")
-        taken = array[tuple([axis.slice if isinstance(axis, Span) else slice(None) for axis in self.axes])]
+        # The ellipsis keeps an array of rank 0 an array: as a scalar it would lose its byte order.
+        taken = array[(*[axis.slice if isinstance(axis, Span) else slice(None) for axis in self.axes], ...)]
         for number, axis in enumerate(self.axes):
             if number not in self.joint and not isinstance(axis, Span):
                 taken = taken.take(axis.expand(), number)
@@ -125,10 +139,12 @@ class Selection:
         Raises
         ------
         ValueError
-            When `most` is not positive.
+            When `most` is not positive, or `chunks` not one positive length for each axis.
         """
         if most < 1:
             raise ValueError(f"blocks of at most {most} elements")
+        if chunks is not None:
+            self._check(chunks)
         order = self.order
         counts = [self.axes[number].count for number in order]
 
@@ -136,8 +152,7 @@ class Selection:
             number = order[dim]
             return stop if chunks is None else edge(self.axes[number], start, stop, chunks[number])
 
-        for box in boxes(counts, most, cut):
-            yield self._within(box)
+        return map(self._within, boxes(counts, most, cut))
 
     def over(self, chunks: tuple[int, ...]) -> Iterator[Part]:
         """Split over a chunk grid: every chunk that is touched, once, with where its elements go.
@@ -149,14 +164,13 @@ class Selection:
         ValueError
             When `chunks` is not one positive length for each axis.
         """
-        if len(chunks) != len(self.source) or any(chunk < 1 for chunk in chunks):
-            raise ValueError(f"chunks of shape {chunks} for an array of shape {self.source}")
+        self._check(chunks)
         places = {number: dim for dim, number in enumerate(self.order)}
         if self.joint:
             places |= dict.fromkeys(self.joint, places[self.joint[0]])
         grid = Grid(
             axes=self.axes,
-            dims=tuple([places.get(number) for number in range(len(self.axes))]),
+            dims=tuple([places.get(number, -1) for number in range(len(self.axes))]),
             joint=self.joint,
             joint_shape=self.joint_shape,
             source=self.source,
@@ -175,6 +189,10 @@ class Selection:
             When positions in the flattened source do not fit in 64 bits.
         """
         return runs(self.source, self.axes, (*self.dropped, *self.order), self.joint)
+
+    def _check(self, chunks: tuple[int, ...]) -> None:
+        if len(chunks) != len(self.source) or any(chunk < 1 for chunk in chunks):
+            raise ValueError(f"chunks of shape {chunks} for an array of shape {self.source}")
 
     def _alone(self) -> list[int]:
         """Axes that are kept and not joint."""
@@ -201,16 +219,6 @@ class Selection:
             joint_at=self.joint_at,
         )
 
-    def dims(self) -> dict[int, range]:
-        """Dimensions of the result that each kept axis runs over; joint axes share theirs."""
-        found = {}
-        dim = 0
-        for number in self.order:
-            length = len(self.joint_shape) if number in self.joint else 1
-            found[number] = range(dim, dim + length)
-            dim += length
-        return found | dict.fromkeys(self.joint, found[self.joint[0]]) if self.joint else found
-
 
 def _tie(outer: Selection, inner: Selection) -> Selection:
     """Compose when points are involved.
@@ -218,7 +226,7 @@ def _tie(outer: Selection, inner: Selection) -> Selection:
     An axis is tied when its indices depend on points of `outer` or of `inner`; so is one whose dimension lies between
     those, because the points stand together in the result.
     """
-    mine, theirs = outer.dims(), inner.dims()
+    mine, theirs = outer.dims, inner.dims
     tied = {number for number, dims in mine.items() if number in outer.joint or dims.start in inner.joint}
     reached = [theirs[dim] for number in tied for dim in mine[number] if dim in theirs]
     low, high = min([dims.start for dims in reached], default=0), max([dims.stop for dims in reached], default=0)
@@ -228,14 +236,10 @@ def _tie(outer: Selection, inner: Selection) -> Selection:
     shape = inner.shape[low:high]
 
     def positions(dim: int) -> Indices:
-        """Positions in a dimension of the outer result, ready for broadcasting to `shape`."""
-        found = inner.axes[dim].expand()
-        if dim not in theirs:
-            return found.reshape((1,) * (high - low))
-        dims = theirs[dim]
-        return found.reshape(
-            (1,) * (dims.start - low) + inner.shape[dims.start : dims.stop] + (1,) * (high - dims.stop)
-        )
+        # Of the points, in a dimension of the outer result; shaped for broadcasting.
+        dims = theirs.get(dim, range(low, low))
+        sides = inner.shape[dims.start : dims.stop]
+        return inner.axes[dim].expand().reshape((1,) * (dims.start - low) + sides + (1,) * (high - dims.stop))
 
     axes = list(outer.axes)
     dropped = set(outer.dropped)

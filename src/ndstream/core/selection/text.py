@@ -182,7 +182,7 @@ def _item_of(axis: Axis, dropped: bool) -> _Index:
 
 def _broadcast(selection: Selection) -> tuple[_Index, ...]:
     """Express as one index of numpy, whose dimensions stay where they are."""
-    dims = selection.dims()
+    dims = selection.dims
     entries: list[Entry | int] = []
     for number, axis in enumerate(selection.axes):
         if number in selection.dropped:
