@@ -123,6 +123,11 @@ class Reader:
             file.check()
         return ReadyReading(dtype, selection.shape, ready)
 
+    @property
+    def budget(self) -> Budget:
+        """Memory that the readings hold."""
+        return self._means.budget
+
     async def aclose(self) -> None:
         """End the threads, close the files, give the memory back."""
         await asyncio.to_thread(self._means.threads.shutdown)
