@@ -9,7 +9,7 @@ import pytest
 
 from ndstream.core.ports import Receive, Scope, Send
 from ndstream.errors import ConnectionLost
-from ndstream.server.metrics import Meter
+from ndstream.server.meter import Meter
 from ndstream.server.watch import Watch
 
 from .conftest import Start, answer, ask, dial, everything, ok, until

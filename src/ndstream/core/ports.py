@@ -204,6 +204,15 @@ class FailureForm(Protocol):
 
 
 @runtime_checkable
+class Starting(Protocol):
+    """What a `Store` may have besides: work to do before the first request comes."""
+
+    async def start(self) -> None:
+        """Begin; what takes long goes on after this returns."""
+        ...
+
+
+@runtime_checkable
 class HealthCheck(Protocol):
     """What a `Store` may have besides: how it is."""
 

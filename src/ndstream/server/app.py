@@ -21,6 +21,7 @@ from ndstream.core.ports import (
     Scope,
     Send,
     Service,
+    Starting,
     Store,
     StoreFactory,
 )
@@ -28,7 +29,7 @@ from ndstream.errors import ConfigError, NotFound
 from ndstream.server.answer import TEXT, Answer
 from ndstream.server.auth import Authenticated, Authenticator
 from ndstream.server.limit import Limited, Turns
-from ndstream.server.metrics import MEDIA_TYPE, Exposition, Meter
+from ndstream.server.meter import Meter
 from ndstream.server.operators import NOT_FOUND, OperatorsOnly
 from ndstream.server.status import Status, render
 from ndstream.server.users import UserFile
@@ -74,7 +75,6 @@ class Application:
         self._pages = self._build_pages()
         self._unknown = self._watched(_not_found, _PAGES)
         self._closed = False
-        self._exposition = Exposition(self._meters.values(), self.counters, lambda: self.turns.waiting)
         self._status = Status(self._version, self._meters.values(), self.counters, lambda: self.turns.waiting)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -174,6 +174,8 @@ class Application:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
+                if isinstance(self.store, Starting):
+                    await self.store.start()
                 await send({"type": "lifespan.startup.complete"})
             else:
                 await self.aclose()
@@ -188,7 +190,11 @@ class Application:
         return Answer(503 if problem else 200, TEXT, f"{problem or 'ok'}\n".encode())
 
     async def _show_metrics(self, scope: Scope) -> Answer:
-        return Answer(200, MEDIA_TYPE, self._exposition.render())
+        # Here, because a server should be ready in a second, and who asks for metrics has another.
+        from ndstream.server.metrics import MEDIA_TYPE, Exposition
+
+        exposition = Exposition(self._meters.values(), self.counters, self.turns.waiting)
+        return Answer(200, MEDIA_TYPE, exposition.render())
 
     async def _show_status(self, scope: Scope) -> Answer:
         notice = ""

@@ -12,7 +12,7 @@ import msgspec
 from ndstream.config import Config
 from ndstream.core.counters import Counters
 from ndstream.server.answer import HTML, JSON, Answer
-from ndstream.server.metrics import Meter
+from ndstream.server.meter import Meter
 
 _STYLE = "body{font:15px/1.5 sans-serif;margin:2em;max-width:60em}table{border-collapse:collapse}"
 _CELLS = "td{padding:.1em 1em .1em 0;vertical-align:top}td+td{font-family:monospace}"

@@ -13,7 +13,7 @@ from ndstream.core.ports import Access, ASGIApp, Message, Receive, Scope, Send
 from ndstream.errors import ConnectionLost
 from ndstream.server.answer import TEXT, Answer
 from ndstream.server.connection import Connection, connection_of
-from ndstream.server.metrics import Meter
+from ndstream.server.meter import Meter
 
 CLIENT_GONE = 499
 
