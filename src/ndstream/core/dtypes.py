@@ -251,8 +251,8 @@ def to_numpy(dtype: DType, *, references: tuple[type, type] | None = None) -> np
     Returns
     -------
     numpy.dtype
-        With gaps, byte order and metadata. Padding of strings, labels of opaque types that h5py did not write and
-        the difference between a bit field and a number are what numpy cannot say.
+        With gaps, byte order and metadata. Numpy cannot say the padding of strings, the labels of opaque types that
+        h5py did not write, and whether numbers are bit fields; arrays of arrays become one.
 
     Raises
     ------
@@ -295,7 +295,8 @@ def _spell(dtype: DType, references: tuple[type, type] | None) -> np.dtype[Any]:
                 }
             )
         case Array(base=base, shape=shape):
-            return np.dtype((_spell(base, references), shape))
+            inner = _spell(base, references)
+            return np.dtype((inner.base, shape + inner.shape))
         case Sequence(base=base):
             return _with(np.dtype("O"), vlen=_spell(base, references))
         case Reference(to=to):
@@ -320,7 +321,7 @@ def _opaque(size: int, label: str) -> np.dtype[Any]:
     except (TypeError, ValueError, SyntaxError):
         return plain
     # The label comes out of a file: an object type would make pointers of its bytes.
-    simple = told.kind in "biufcmMSUV" and told.names is None and told.itemsize == size
+    simple = told.kind in "biufcmMSU" and told.itemsize == size
     return _with(told, h5py_opaque=True) if simple else plain
 
 

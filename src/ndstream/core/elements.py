@@ -79,7 +79,11 @@ def _in_line(item: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
 
 
 def _column(array: NDArray[Any], dtype: DType, name_of: NameOf | None) -> list[Any]:
-    return [item.tobytes() for item in array] if is_fixed(dtype) else _flat(array, dtype, name_of)
+    size = item_size(dtype)
+    if size is None:
+        return _flat(array, dtype, name_of)
+    data = array.tobytes()
+    return [data[at : at + size] for at in range(0, len(data), size)]
 
 
 def _payload(item: Any, base: DType, name_of: NameOf | None) -> Any:
