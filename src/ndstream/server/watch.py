@@ -52,9 +52,10 @@ class Watch:
         try:
             await self._app(scope, receive, exchange.send)
         except asyncio.CancelledError:
-            if exchange.connection is not None:
-                exchange.connection.abort()
-            raise
+            # The server stops, and this request had its time. uvicorn would log an error, and send what it still has.
+            if exchange.connection is None:
+                raise
+            await _end(exchange.connection)
         # Only here may nothing be let through: the layers below name what they expect.
         except Exception as error:  # noqa: BLE001
             await self._failed(error, exchange)
@@ -80,8 +81,13 @@ class Watch:
         exchange.status = 500
         if connection is None:
             raise error
-        connection.abort()
-        await connection.gone()
+        await _end(connection)
+
+
+async def _end(connection: Connection) -> None:
+    connection.abort()
+    # uvicorn takes an answer that is not complete for a mistake, unless there is nobody to answer.
+    await connection.gone()
 
 
 class _Exchange:
