@@ -6,6 +6,8 @@ import pytest
 import uvloop
 from hypothesis import settings
 
+pytest_plugins = ["pytester"]
+
 settings.register_profile("ndstream", deadline=None, print_blob=True)
 settings.load_profile("ndstream")
 

@@ -26,8 +26,10 @@ from typing import Any, Protocol
 
 import pytest
 
+# Seconds; longer than anything takes on a machine that is busy with other tests.
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 30.0
+LEFTOVER_TIMEOUT = 5.0
 
 
 class LocalServer:
@@ -85,7 +87,7 @@ class LocalServer:
             raise AssertionError(f"the server did not end in {STOP_TIMEOUT:.0f} s:\n{self.output()}") from None
         finally:
             self._close()
-        left = _still_alive(_session(self.process.pid), 5.0)
+        left = _still_alive(_session(self.process.pid), LEFTOVER_TIMEOUT)
         self._kill_session()
         assert not left, f"the server left processes behind: {left}\n{self.output()}"
         return code
@@ -205,7 +207,7 @@ def no_leaks() -> Iterator[None]:
         new = after.keys() - files.keys()
         left = sorted(after[key] for key in new)
         assert not left, f"left open: {left}"
-    orphans = _still_alive(_children() - children, 5.0)
+    orphans = _still_alive(_children() - children, LEFTOVER_TIMEOUT)
     assert not orphans, f"left running: {orphans}"
 
 

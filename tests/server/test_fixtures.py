@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ndstream.testing import fixtures
+from ndstream.testing.fixtures import local_servers
+
+
+def test_the_plugin_is_light() -> None:
+    heavy = "numpy", "h5py", "uvicorn", "msgspec", "asyncio"
+    script = f"import sys, ndstream.testing.fixtures\nassert not {set(heavy)!r} & set(sys.modules), sys.modules.keys()"
+    # pytest itself is there already when it loads a plugin.
+    subprocess.run([sys.executable, "-c", f"import pytest, _pytest.unittest\n{script}"], check=True)
+
+
+def test_a_test_that_leaves_something_open_fails(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import os, socket, subprocess, sys
+        import pytest
+        from ndstream.testing import fixtures
+        fixtures.LEFTOVER_TIMEOUT = 0.1
+        kept = []
+        pytestmark = pytest.mark.usefixtures("no_leaks")
+
+        def test_socket():
+            kept.append(socket.socket())
+
+        def test_file(tmp_path):
+            kept.append(open(tmp_path / "x", "w"))
+
+        def test_process():
+            kept.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]))
+
+        def test_tidy(tmp_path):
+            socket.socket().close()
+            subprocess.run(["true"])
+            (tmp_path / "x").write_text("x")
+
+        def test_end():
+            kept.pop().kill()
+        """
+    )
+    ran = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:xdist")
+    ran.assert_outcomes(passed=5, errors=3)
+    ran.stdout.fnmatch_lines(["*left open: ['socket:*", "*left open: ['*/x (*", "*left running: *"])
+
+
+def test_a_server_serves_its_own_settings_and_not_those_of_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NDSTREAM_SERVER_PROT", "nonsense")
+    monkeypatch.setenv("NDSTREAM_CONFIG", "/nowhere")
+    with local_servers() as start:
+        server = start(tmp_path, limits={"workers": 1})
+        assert server.url == f"http://127.0.0.1:{server.port}"
+
+
+def test_a_server_that_does_not_start_tells_why(tmp_path: Path) -> None:
+    with local_servers() as start, pytest.raises(AssertionError, match=r"limits\.workers: expected `int`"):
+        start(tmp_path, limits={"workers": "many"})
+
+
+def test_what_a_server_leaves_behind_is_told_and_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "server.py"
+    script.write_text(
+        "import subprocess\n"
+        "print(subprocess.Popen(['sleep', '60'], stdout=subprocess.DEVNULL).pid)\n"
+        "print('http://127.0.0.1:1', flush=True)\n",
+        encoding="utf-8",
+    )
+    wrapper = tmp_path / "python"
+    wrapper.write_text(f"#!/bin/sh\nexec {sys.executable} {script}\n", encoding="utf-8")
+    wrapper.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(wrapper))
+    monkeypatch.setattr(fixtures, "LEFTOVER_TIMEOUT", 0.1)
+    with pytest.raises(AssertionError, match=r"left processes behind: \{\d+\}"), local_servers() as start:
+        session = start(tmp_path).process.pid
+    assert not fixtures._session(session)
