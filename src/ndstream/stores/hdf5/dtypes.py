@@ -264,7 +264,7 @@ def type_id(dtype: DType) -> h5t.TypeID:
     Raises
     ------
     UnsupportedDType
-        For a `Foreign` type: its description does not say enough.
+        For a `Foreign` type, whose description does not say enough, and for what h5py cannot make.
     """
     match dtype:
         case Integer(size=size, signed=signed, order=order):
@@ -319,7 +319,10 @@ def _text(dtype: String) -> h5t.TypeStringID:
 def _enumeration(base: Integer, members: dict[str, int]) -> h5t.TypeEnumID:
     kind = h5t.enum_create(type_id(base))
     for name, value in members.items():
-        kind.enum_insert(name.encode(), value)
+        try:
+            kind.enum_insert(name.encode(), value)
+        except OverflowError:
+            raise UnsupportedDType(f"h5py cannot write {value} as a named value") from None
     return kind
 
 
