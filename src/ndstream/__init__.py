@@ -1,1 +1,84 @@
-"""ndstream."""
+"""ndstream: n-dimensional arrays between machines, at rest in HDF5 files and in flight.
+
+``ndstream.open(url)`` reads remote files as h5py reads local ones. All names load when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ndstream.client.datasets import RemoteDataset
+    from ndstream.client.directories import RemoteDirectory
+    from ndstream.client.empty import Empty
+    from ndstream.client.files import RemoteFile
+    from ndstream.client.groups import RemoteGroup
+    from ndstream.client.links import ExternalLink, HardLink, SoftLink
+    from ndstream.client.local import LocalOrRemoteFile
+    from ndstream.client.progress import disable_progress, set_progress_delay
+    from ndstream.client.settings import Config
+    from ndstream.client.streaming_decoder import StreamingDecoder
+    from ndstream.errors import NDStreamError
+    from ndstream.errors import NDStreamError as HDFStreamRequestError
+    from ndstream.session import get_config, open, open_any, set_config, verify_cert  # noqa: A004 - see session
+
+__all__ = [
+    "Config",
+    "Empty",
+    "ExternalLink",
+    "HDFStreamRequestError",
+    "HardLink",
+    "LocalOrRemoteFile",
+    "NDStreamError",
+    "RemoteDataset",
+    "RemoteDirectory",
+    "RemoteFile",
+    "RemoteGroup",
+    "SoftLink",
+    "StreamingDecoder",
+    "disable_progress",
+    "get_config",
+    "open",
+    "open_any",
+    "set_config",
+    "set_progress_delay",
+    "verify_cert",
+]
+
+_HOMES = {
+    "Config": "client.settings",
+    "Empty": "client.empty",
+    "ExternalLink": "client.links",
+    "HardLink": "client.links",
+    "LocalOrRemoteFile": "client.local",
+    "NDStreamError": "errors",
+    "RemoteDataset": "client.datasets",
+    "RemoteDirectory": "client.directories",
+    "RemoteFile": "client.files",
+    "RemoteGroup": "client.groups",
+    "SoftLink": "client.links",
+    "StreamingDecoder": "client.streaming_decoder",
+    "disable_progress": "client.progress",
+    "get_config": "session",
+    "open": "session",
+    "open_any": "session",
+    "set_config": "session",
+    "set_progress_delay": "client.progress",
+    "verify_cert": "session",
+}
+# What clients of the stock package catch.
+_ALIASES = {"HDFStreamRequestError": "NDStreamError"}
+
+
+def __getattr__(name: str) -> Any:
+    own = _ALIASES.get(name, name)
+    if own not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[own]}"), own)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -23,6 +23,9 @@ from typing import Any, Literal, TypeVar, get_type_hints
 import msgspec
 import platformdirs
 
+from ndstream.client.credentials import PASSWORD_VARIABLE, PasswordSources
+from ndstream.client.settings import Alias
+from ndstream.client.settings import Config as ClientConfig
 from ndstream.core.limits import DEFAULT_LIMITS, Bytes, GiB, KiB, Limits, MiB, Seconds
 from ndstream.errors import ConfigError
 
@@ -77,7 +80,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return self.users.file or config_directory() / "users"
 
 
-_Section = TypeVar("_Section", ServerSettings, UserSettings, Limits)
+class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section ``[client]`` of the file of the clients."""
+
+    verify: bool = True  #: check the certificates of servers
+    certificates: Path | None = None  #: PEM file of the certificates to trust; default: those of the system
+    token_file: Path | None = None  #: file that holds the password, readable for its owner only
+    keyring: bool = False  #: look for passwords in the keyring of the desktop, and keep them there
+
+
+_Section = TypeVar("_Section", ServerSettings, UserSettings, ClientSettings, Limits)
 
 _SECTIONS: dict[str, type[ServerSettings | UserSettings | Limits]] = {
     "server": ServerSettings,
@@ -180,6 +192,50 @@ def roots_of(paths: Sequence[str]) -> dict[str, Path]:
 def config_directory() -> Path:
     """Directory of the settings of this user; it need not exist."""
     return Path(platformdirs.user_config_dir("ndstream", appauthor=False))
+
+
+CLIENT_FILE_VARIABLE = "NDSTREAM_CLIENT_CONFIG"
+
+
+def client_settings(environ: Mapping[str, str] | None = None) -> ClientConfig:
+    """Put the settings of the clients of this user together.
+
+    They come from the file ``client.toml`` in `config_directory`, or the one that ``NDSTREAM_CLIENT_CONFIG`` names: the
+    sections ``[client]`` and ``[limits]``, and a table ``[aliases.NAME]`` of `url`, `user` and `use_keyring` for each
+    server with a short name. The environment wins; the password may be in ``NDSTREAM_PASSWORD``, and nowhere else.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read, a setting is unknown or has a wrong value.
+    """
+    environ = os.environ if environ is None else environ
+    named = environ.get(CLIENT_FILE_VARIABLE)
+    path = Path(named) if named else config_directory() / "client.toml"
+    document = read_document(path) if named or path.exists() else Document(path=None)
+    known = ("client", "limits", "aliases")
+    for name in document.table:
+        if name not in known:
+            raise document.error([name], f"unknown section{_suggestion(name, known)}")
+    settings = _section(ClientSettings, "client", document, _without(environ, CLIENT_FILE_VARIABLE), {})
+    config = ClientConfig(
+        passwords=PasswordSources(
+            known=environ.get(PASSWORD_VARIABLE), token_file=settings.token_file, keyring=settings.keyring
+        ),
+        verify=str(settings.certificates) if settings.verify and settings.certificates else settings.verify,
+        limits=_section(Limits, "limits", document, environ, {}),
+    )
+    for name, table in document.table.get("aliases", {}).items():
+        try:
+            alias = msgspec.convert(table, Alias)
+            config.add_alias(name, alias.url, alias.user, alias.use_keyring)
+        except (msgspec.ValidationError, ConfigError) as error:
+            raise document.error(["aliases", name], str(error)) from error
+    return config
+
+
+def _without(environ: Mapping[str, str], name: str) -> dict[str, str]:
+    return {key: value for key, value in environ.items() if key != name}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -184,6 +184,7 @@ class HTTPTransport:
         self._timeout = urllib3.Timeout(connect=limits.connect_timeout, read=limits.read_timeout)
         self._process = os.getpid()
         self._pool = self._new_pool()
+        self._cookies: dict[str, str] = {}
 
     def drive(self, start: Callable[[], Flow[T]], watch: Callable[[int], None] | None = None) -> T:
         """Run a flow to its end, again from the start if the connection is lost or the server is busy.
@@ -203,11 +204,24 @@ class HTTPTransport:
         NDStreamError
             Whatever the flow raises.
         """
+        run, result = self._attempts(start, watch)
+        run.finish()
+        return result
+
+    def begin(self, start: Callable[[], Flow[None]]) -> Exchange:
+        """Run a flow that sends a request and looks at the head of the answer; the body is left to the caller.
+
+        Attempts, and errors, are those of `drive`.
+        """
+        run, _ = self._attempts(start, None)
+        return run.exchange
+
+    def _attempts(self, start: Callable[[], Flow[T]], watch: Callable[[int], None] | None) -> tuple[_Run[T], T]:
         for attempt in range(self._limits.retries + 1):
             last = attempt == self._limits.retries
             run = _Run(self, start(), None if last else attempt, watch)
             try:
-                return run.result()
+                return run, run.result()
             except _Later as later:
                 pause = later.pause
             except (ConnectionLost, ConnectFailed):
@@ -231,17 +245,29 @@ class HTTPTransport:
                 request.method,
                 url,
                 body=request.body,
-                headers=self._headers | dict(request.headers),
+                headers=self._headers | self._cookie_header() | dict(request.headers),
                 preload_content=False,
                 retries=False,
                 redirect=False,
                 timeout=self._timeout,
             )
+        self._keep_cookies(response)
         return Exchange(response, url, self._limits.read_timeout)
 
     def close(self) -> None:
         """Close all idle connections; the transport can still be used."""
         self._pool.clear()
+
+    def _cookie_header(self) -> dict[str, str]:
+        return (
+            {"Cookie": "; ".join(f"{name}={value}" for name, value in self._cookies.items())} if self._cookies else {}
+        )
+
+    def _keep_cookies(self, response: urllib3.BaseHTTPResponse) -> None:
+        """Remember the session that a web container opened; there is one server, so where a cookie is for is clear."""
+        for line in response.headers.getlist("set-cookie") if "set-cookie" in response.headers else ():
+            name, _, value = line.partition(";")[0].partition("=")
+            self._cookies[name.strip()] = value.strip()
 
     def _connections(self) -> urllib3.PoolManager:
         process = os.getpid()
@@ -286,15 +312,13 @@ class _Run(Generic[T]):
         self._exchange: Exchange | None = None
 
     def result(self) -> T:
-        """Carry out what the flow yields until it returns."""
+        """Carry out what the flow yields until it returns; the last answer is left open."""
         value: Any = None
         try:
             while True:
                 instruction = self._flow.send(value)
                 value = self._carry_out(instruction)
         except StopIteration as end:
-            if self._exchange is not None:
-                self._exchange.finish()
             answer: T = end.value
             return answer
         except BaseException:
@@ -304,6 +328,17 @@ class _Run(Generic[T]):
         finally:
             self._flow.close()
 
+    @property
+    def exchange(self) -> Exchange:
+        """The answer that the flow is at."""
+        if self._exchange is None:
+            raise AssertionError("a flow begins with a request")
+        return self._exchange
+
+    def finish(self) -> None:
+        """Give the connection back."""
+        self.exchange.finish()
+
     def take_back(self) -> None:
         """Tell the watcher that what came so far does not count."""
         if self._watch is not None and self._watched:
@@ -312,17 +347,15 @@ class _Run(Generic[T]):
     def _carry_out(self, instruction: Request | Read | ReadInto | ReadSome | Peek) -> Any:
         if isinstance(instruction, Request):
             return self._send(instruction)
-        if self._exchange is None:
-            raise AssertionError("a flow reads only after it has sent a request")
         match instruction:
             case ReadInto(buffer):
-                return self._exchange.read_into(buffer, self._count if self._watch is not None else None)
+                return self.exchange.read_into(buffer, self._count if self._watch is not None else None)
             case ReadSome(most):
-                return self._exchange.read_some(most)
+                return self.exchange.read_some(most)
             case Read(count):
-                return self._exchange.read(count)
+                return self.exchange.read(count)
             case Peek(count):
-                return self._exchange.peek(count)
+                return self.exchange.peek(count)
 
     def _send(self, request: Request) -> Head:
         if self._exchange is not None:

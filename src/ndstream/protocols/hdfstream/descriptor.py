@@ -7,7 +7,7 @@ each.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Self
 
 import msgspec
@@ -64,17 +64,6 @@ class Descriptor:
         if self.scalar:
             return ()
         return (int(self.counts.sum()), *(count for _, count in self.rest))
-
-    def widened(self, shape: tuple[int, ...]) -> Self:
-        """Ask for all of the axes that `shape` has more: those of an array type stand behind those of the dataset."""
-        rank = 0 if self.scalar else 1 + len(self.rest)
-        more = tuple((0, size) for size in shape[rank:])
-        if not more:
-            return self
-        if self.scalar:
-            (_, size), *rest = more
-            return replace(self, starts=np.zeros(1, np.int64), counts=np.array([size]), rest=tuple(rest), scalar=False)
-        return replace(self, rest=self.rest + more)
 
     def nested(self) -> list[list[Any]]:
         """Spell it as in `parse`, with integers for a single range and int64 arrays for several."""

@@ -6,7 +6,7 @@ Every method makes one request and reads its answer; see `ndstream.wire.flow`. S
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from ndstream.core.dtypes import from_numpy
 from ndstream.core.limits import DEFAULT_LIMITS, KiB, Limits, MiB
-from ndstream.core.model import Directory, File, Node
+from ndstream.core.model import Node
 from ndstream.errors import NDStreamError, ProtocolError, TooLarge
 from ndstream.protocols.hdfstream.conversion import same_but_order, same_bytes
 from ndstream.protocols.hdfstream.decode import (
+    Document,
     decode_array,
     decode_document,
     decode_elements,
-    decode_entry,
     decode_node,
 )
 from ndstream.protocols.hdfstream.descriptor import Descriptor
@@ -30,8 +30,6 @@ from ndstream.protocols.hdfstream.spelling import element_dtype
 from ndstream.wire.flow import Flow, Head, Request, peek, read_some, send
 from ndstream.wire.ndmsgpack import MARK, Prefix, read_array
 from ndstream.wire.status import ERROR_HEADER, error_class
-
-T = TypeVar("T")
 
 MSGPACK = "application/x-msgpack"
 OURS = {"ndstream": "1"}
@@ -68,19 +66,15 @@ class HDFStreamFlows:
     server: str
     limits: Limits = DEFAULT_LIMITS
 
-    def root(self) -> Flow[Directory]:
+    def root(self) -> Flow[Document]:
         """Describe the root, by GET: what a new connection begins with, to see whether it is let in."""
         yield from self._asked("", None, Request(method="GET", path="/msgpack/", headers=_DOCUMENT))
-        entry = decode_entry(decode_document((yield from self._body(""))), "")
-        if not isinstance(entry, Directory):
-            raise ProtocolError(f"{self.server}: the root is no directory")
-        return entry
+        return decode_document((yield from self._body("")))
 
-    def lookup(self, path: str) -> Flow[Directory | File]:
+    def document(self, path: str) -> Flow[Document]:
         """Describe the directory or the file at a virtual path."""
         yield from self._asked(path, None, self._post(path, b"\x80", _DOCUMENT))
-        body = yield from self._body(path)
-        return decode_entry(decode_document(body), path)
+        return decode_document((yield from self._body(path)))
 
     def describe(self, path: str, name: str, *, max_depth: int, data_size_limit: int) -> Flow[Node]:
         """Describe an object of a file, with its members down to `max_depth` and data of at most `data_size_limit`."""
@@ -127,7 +121,7 @@ class HDFStreamFlows:
         ProtocolError
             The answer has another shape.
         """
-        wanted = Descriptor.parse(descriptor).widened(destination.shape)
+        wanted = Descriptor.parse(descriptor)
         yield from self._asked(path, name, self._slice(path, name, wanted))
         if (yield from peek(len(MARK))) != MARK:
             destination[...] = self._variable((yield from self._body(path)), destination.shape, destination.dtype)
@@ -148,15 +142,27 @@ class HDFStreamFlows:
         elif same_but_order(element_dtype(prefix.type).base, destination.dtype):
             destination.byteswap(inplace=True)
 
-    def download(self, path: str, headers: dict[str, str] | None = None) -> Request:
-        """Request for the bytes of a file, or a tar of a directory; check its answer with `check`."""
-        return Request(
-            method="GET",
-            path=f"/download/{quote(path.strip('/'))}",
-            headers=OURS | {"Accept-Encoding": "identity"} | (headers or {}),
-        )
+    def download(self, path: str, start: int = 0, etag: str = "") -> Flow[None]:
+        """Ask for the bytes of a file, or for a tar of a directory.
 
-    def check(self, head: Head, path: str, name: str | None = None) -> Flow[None]:
+        Parameters
+        ----------
+        start : int
+            First byte wanted. A server that cannot begin there, or whose file is no longer what `etag` names, sends
+            all, with status 200 in place of 206.
+
+        Notes
+        -----
+        The body is left to who drives the flow.
+        """
+        headers = OURS | {"Accept-Encoding": "identity"}
+        if start and etag:
+            headers |= {"Range": f"bytes={start}-", "If-Range": etag}
+        url = f"/download/{quote(path.strip('/'))}"
+        head = yield from send(Request(method="GET", path=url, headers=headers))
+        yield from self._check(head, path, None)
+
+    def _check(self, head: Head, path: str, name: str | None) -> Flow[None]:
         """Raise the error that an answer stands for, with the text of the server, unless it is a success."""
         if 200 <= head.status < 300:
             return
@@ -173,7 +179,7 @@ class HDFStreamFlows:
 
     def _asked(self, path: str, name: str | None, request: Request) -> Flow[None]:
         head = yield from send(request)
-        yield from self.check(head, path, name)
+        yield from self._check(head, path, name)
         if head.headers.get("content-type", "").partition(";")[0].strip() != MSGPACK:
             kind = head.headers.get("content-type", "without a type")
             raise ProtocolError(
@@ -203,7 +209,7 @@ class HDFStreamFlows:
         dtype = element_dtype(prefix.type)
         if dtype.hasobject:
             raise ProtocolError(f"{self.server}: elements of variable length came as if they were fixed")
-        if prefix.shape + dtype.shape != shape and prefix.shape[: len(shape)] != shape:
+        if shape not in (prefix.shape, prefix.shape + dtype.shape):
             raise ProtocolError(f"{self.server}: an array of shape {prefix.shape} came, not of {shape}")
         if prefix.nbytes != dtype.itemsize * int(np.prod(prefix.shape, dtype=object)):
             raise ProtocolError(f"{self.server}: {prefix.nbytes} bytes do not make shape {prefix.shape} of {dtype}")

@@ -1,0 +1,135 @@
+"""What a user of the library calls first: `open` and the settings of this process."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from ndstream.client.connection import Connection
+from ndstream.client.directories import RemoteDirectory
+from ndstream.client.files import RemoteFile
+from ndstream.client.groups import DATA_SIZE_LIMIT, MAX_DEPTH
+from ndstream.client.local import open_local
+from ndstream.client.opening import connection_to, open_remote
+from ndstream.client.settings import Alias, Config
+from ndstream.config import client_settings
+
+_config: Config | None = None
+
+
+def get_config() -> Config:
+    """Settings of the clients of this process; read from file and environment when first asked for.
+
+    Raises
+    ------
+    ConfigError
+    """
+    global _config
+    if _config is None:
+        _config = client_settings()
+    return _config
+
+
+def set_config(config: Config | None) -> None:
+    """Replace the settings of the clients of this process; None reads them again. What is open keeps the old ones."""
+    global _config
+    _config = config
+
+
+def verify_cert(enable: bool | str) -> None:
+    """Check the certificates of servers opened from now on, or not; a path names a PEM file of those to trust."""
+    get_config().verify = enable
+
+
+def open(  # noqa: A001 - the name that users of h5py and hdfstream look for
+    url: str,
+    name: str = "/",
+    user: str | None = None,
+    password: str | None = None,
+    max_depth: int = MAX_DEPTH,
+    data_size_limit: int = DATA_SIZE_LIMIT,
+    *,
+    timeout: float | None = None,
+    retries: int | None = None,
+    verify: bool | str | None = None,
+) -> RemoteDirectory | RemoteFile:
+    """Open a directory or a file of a server that speaks hdfstream.
+
+    Parameters
+    ----------
+    url : str
+        ``http://host:port``, with or without ``/hdfstream`` and a path behind it, or the alias of a server.
+    name : str
+        Path on the server.
+    user, password : str, optional
+        Without a password it is looked for in the environment, a token file, the keyring, and asked for in a terminal.
+    max_depth : int
+        How far down one request describes groups.
+    data_size_limit : int, bytes
+        Data of datasets up to this size come along with their description.
+    timeout : float, optional, seconds
+        How long the server may say nothing.
+    retries : int, optional
+        How often a request is repeated when the connection is lost.
+    verify : bool or str, optional
+        Whether its certificate is checked; a path names a file of those to trust.
+
+    Returns
+    -------
+    RemoteDirectory or RemoteFile
+        Connections are shared: the same server and user open nothing twice.
+
+    Raises
+    ------
+    NotFound
+        There is nothing at `name`.
+    NotAuthenticated, CertificateError, ConnectFailed, TimedOut, Busy, InvalidRequest
+
+    Examples
+    --------
+    >>> import ndstream
+    >>> archive = ndstream.open("http://127.0.0.1:8000")  # doctest: +SKIP
+    >>> archive["simulation/snapshot.hdf5"]["PartType1/Coordinates"][:10]  # doctest: +SKIP
+    """
+    config = get_config()
+    limits = config.limits
+    if timeout is not None:
+        limits = replace(limits, connect_timeout=min(timeout, limits.connect_timeout), read_timeout=timeout)
+    if retries is not None:
+        limits = replace(limits, retries=retries)
+    return open_remote(
+        url,
+        name,
+        user=user,
+        password=password,
+        config=replace(config, limits=limits, verify=config.verify if verify is None else verify),
+        reopen=reopen,
+        max_depth=max_depth,
+        data_size_limit=data_size_limit,
+    )
+
+
+def open_any(path: str, name: str = "/", **options: Any) -> Any:
+    """Open an HDF5 file of this machine with h5py, or what is on a server: by the same call.
+
+    Parameters
+    ----------
+    path : str
+        An address with ``http://`` or ``https://``, an alias that is no path here, or a local path.
+    name, **options
+        See `open`; for servers only.
+
+    Raises
+    ------
+    MissingExtra
+        The file is local, and h5py is not installed.
+    NDStreamError
+    """
+    if path.startswith(("http://", "https://")) or path in get_config().aliases:
+        return open(path, name, **options)
+    return open_local(path)
+
+
+def reopen(server: str, user: str | None) -> Connection:
+    """Connect once more, in a process that got a pickle: with the settings, and the password, that it has."""
+    return connection_to(server, Alias(url=server, user=user), None, get_config(), reopen)
