@@ -1,0 +1,85 @@
+"""The protocol under the server: what users, roles and limits mean for its clients."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from ndstream.server.users import remove_user
+from ndstream.testing.fixtures import LocalServer, ServerFactory
+
+from .conftest import write_users
+
+ALICE = {"Authorization": "Basic " + b64encode(b"alice:secret").decode()}
+MALLORY = {"Authorization": "Basic " + b64encode(b"alice:guessed").decode()}
+
+
+@pytest.fixture
+def served(ndstream_server: ServerFactory, tmp_path: Path) -> Iterator[LocalServer]:
+    data = tmp_path / "data"
+    for directory, text in (("open", "for all"), ("closed/deep", "for staff")):
+        (data / directory).mkdir(parents=True)
+        (data / directory / "note.txt").write_text(text, encoding="utf-8")
+    users = write_users(tmp_path / "users", alice=("secret", "staff"))
+    yield ndstream_server(data, access={"closed": ["staff"]}, users={"file": users}, limits={"workers": 1})
+
+
+def get(server: LocalServer, path: str, headers: Mapping[str, str] | None = None) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    try:
+        connection.request("GET", path, headers=dict(headers or {}))
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()
+
+
+def test_what_is_not_for_everybody_does_not_exist_for_everybody(served: LocalServer) -> None:
+    status, body = get(served, "/hdfstream/msgpack/")
+    listing = msgspec.msgpack.decode(body)
+    assert (status, list(listing["directories"]), listing["size"]) == (200, ["open"], len("for all"))
+    hidden = get(served, "/hdfstream/msgpack/closed/deep")
+    absent = get(served, "/hdfstream/msgpack/absent/deep")
+    assert hidden[0] == absent[0] == 404
+    assert hidden[1] == absent[1].replace(b"absent", b"closed")
+    assert get(served, "/hdfstream/download/closed/deep/note.txt")[0] == 404
+
+
+def test_a_user_with_the_role_sees_it(served: LocalServer) -> None:
+    listing = msgspec.msgpack.decode(get(served, "/hdfstream/msgpack/", ALICE)[1])
+    assert list(listing["directories"]) == ["closed", "open"]
+    assert get(served, "/hdfstream/download/closed/deep/note.txt", ALICE) == (200, b"for staff")
+
+
+def test_wrong_credentials_are_refused_for_public_data_too(served: LocalServer) -> None:
+    assert get(served, "/hdfstream/download/open/note.txt", MALLORY)[0] == 401
+    assert get(served, "/hdfstream/download/open/note.txt") == (200, b"for all")
+
+
+def test_who_is_no_user_any_more_is_refused_at_once(served: LocalServer, tmp_path: Path) -> None:
+    assert get(served, "/hdfstream/download/closed/deep/note.txt", ALICE)[0] == 200
+    remove_user(tmp_path / "users", "alice")
+    assert get(served, "/hdfstream/download/closed/deep/note.txt", ALICE)[0] == 401
+
+
+def test_rules_change_without_a_restart(served: LocalServer) -> None:
+    config = served.log.with_name("server.toml")
+    text = config.read_text(encoding="utf-8")
+    config.write_text(text.replace('"closed" = ["staff"]', '"open" = ["staff"]'), encoding="utf-8")
+    status = json.loads(get(served, "/status?reload=1")[1])
+    assert status["server"]["notice"] == "configuration read again"
+    assert get(served, "/hdfstream/download/closed/deep/note.txt") == (200, b"for staff")
+    assert get(served, "/hdfstream/download/open/note.txt")[0] == 404
+
+
+def test_the_server_is_well_and_counts(served: LocalServer) -> None:
+    assert get(served, "/healthz") == (200, b"ok\n")
+    get(served, "/hdfstream/msgpack/open")
+    metrics = get(served, "/metrics")[1].decode()
+    assert 'ndstream_http_requests_total{protocol="hdfstream",status="200"} 1.0' in metrics
