@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Hashable
 
 from ndstream.core.model import Node
 
@@ -24,20 +25,20 @@ class DocumentCache:
     def __init__(self, most: int) -> None:
         self._most = most
         self._held = 0
-        self._entries: OrderedDict[tuple[int, int, bool], tuple[Node, bytes]] = OrderedDict()
+        self._entries: OrderedDict[tuple[int, Hashable], tuple[Node, bytes]] = OrderedDict()
 
-    def get(self, node: Node, limit: int, extended: bool) -> bytes | None:
-        """Encoded document of this very node, made for this limit on data and kind of client."""
-        key = (id(node), limit, extended)
+    def get(self, node: Node, form: Hashable) -> bytes | None:
+        """Encoded document of this very node; `form` is all else that the document depends on."""
+        key = (id(node), form)
         entry = self._entries.get(key)
         if entry is None:
             return None
         self._entries.move_to_end(key)
         return entry[1]
 
-    def put(self, node: Node, limit: int, extended: bool, encoded: bytes) -> None:
+    def put(self, node: Node, form: Hashable, encoded: bytes) -> None:
         """Keep a document; the node is held too, so that no other one can take its identity."""
-        key = (id(node), limit, extended)
+        key = (id(node), form)
         cost = _WEIGHT * len(encoded)
         if cost > self._most or key in self._entries:
             return

@@ -44,6 +44,9 @@ from ndstream.protocols.hdfstream.messages import (
 )
 from ndstream.protocols.hdfstream.wire_types import WireType, wire_type
 
+WIDEST = 20
+"""Links of a group that is looked into below the requested object."""
+
 # -- names that stock clients take for something else --
 
 _ALIASES = re.compile(r"(nd|vlen)~+")
@@ -191,6 +194,8 @@ class Describer:
     ----------
     limit : int, bytes
         Datasets that take more come without data.
+    depth : int
+        Levels below the requested object to which groups are looked into.
     extended
         Whether the client understands our extension.
     holes : mapping
@@ -198,6 +203,7 @@ class Describer:
     """
 
     limit: int
+    depth: int = 0
     extended: bool
     holes: Mapping[str, Raw] = field(default_factory=dict)
 
@@ -209,7 +215,7 @@ class Describer:
         DataError
             It cannot be described, or not to this client.
         """
-        found = self._object(node, name)
+        found = self._object(node, name, 0)
         if found is not None:
             return found
         if isinstance(node, Unreadable):
@@ -231,12 +237,12 @@ class Describer:
         wire = wire_type(node.dtype)
         return wire.carrier != "nothing" and 0 < prod(node.shape or ()) * wire.size <= self.limit
 
-    def _object(self, node: Node, name: str) -> ObjectDocument | None:
+    def _object(self, node: Node, name: str, level: int) -> ObjectDocument | None:
         match node:
             case Dataset():
                 return self._dataset(node, name)
             case Group():
-                return self._group(node, name)
+                return self._group(node, name, level)
             case SoftLink(target=target):
                 return SoftLinkDocument(target=target)
             case NamedType(dtype=dtype, address=address) if self.extended:
@@ -245,10 +251,15 @@ class Describer:
             case _:
                 return None
 
-    def _group(self, node: Group, name: str) -> GroupDocument:
+    def _group(self, node: Group, name: str, level: int) -> GroupDocument:
         prefix = name.rstrip("/") + "/"
         alias = {} if self.extended else disguise(node.members)
-        members = {alias.get(key, key): self._object(child, prefix + key) for key, child in node.members.items()}
+        # Where a group is not looked into, even links that are known come as nil.
+        looked_into = level == 0 or (level < self.depth and len(node.members) <= WIDEST)
+        members = {
+            alias.get(key, key): self._object(child, prefix + key, level + 1) if looked_into else None
+            for key, child in node.members.items()
+        }
         attributes, attributes_more = self._attributes(node.attributes)
         if not self.extended:
             return GroupDocument(attributes=attributes, members=members)

@@ -110,21 +110,22 @@ async def _read_body(receive: Receive, length: int, limits: Limits) -> bytes | b
     error = TooLarge(f"the body of a request may have {limits.request_body} bytes")
     if length > limits.request_body:
         raise _Refused(error)
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise ConnectionLost("the client went away before its request was complete")
-    first: bytes = message.get("body", b"")
-    if not message.get("more_body"):
-        return first
-    body = bytearray(first)
-    while message.get("more_body"):
+    body: bytes | bytearray = b""
+    while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ConnectionLost("the client went away before its request was complete")
-        body += message.get("body", b"")
-        if len(body) > limits.request_body:
+        piece: bytes = message.get("body", b"")
+        if len(body) + len(piece) > limits.request_body:
             raise _Refused(error)
-    return body
+        more = message.get("more_body", False)
+        if not body and not more:
+            return piece  # most requests come in one piece: no copy
+        if isinstance(body, bytes):
+            body = bytearray()
+        body += piece
+        if not more:
+            return body
 
 
 async def _refuse(send: Send, error: NDStreamError, status: int | None = None, *headers: tuple[bytes, bytes]) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
 
 from ndstream.core.model import Directory, File, Group, Node
@@ -18,7 +19,7 @@ from ndstream.core.selection import Selection
 from ndstream.errors import DataError, InvalidSelection, NDStreamError, NotFound, Replaced, TooLarge
 from ndstream.protocols.hdfstream import codec
 from ndstream.protocols.hdfstream.cache import DocumentCache
-from ndstream.protocols.hdfstream.documents import Describer, directory_document, file_entry, reveal
+from ndstream.protocols.hdfstream.documents import WIDEST, Describer, directory_document, file_entry, reveal
 from ndstream.protocols.hdfstream.messages import Request, Slices
 from ndstream.protocols.hdfstream.slices import select, split
 from ndstream.protocols.hdfstream.streams import Stream, WatchedStream, open_stream
@@ -90,12 +91,11 @@ class HDFStream:
         try:
             return await self._attempt(path, request, access, extended)
         except NotFound:
-            plain = reveal(path), None if request.object is None else reveal(request.object)
-            if extended or plain == (path, request.object):
-                raise
-        # A stock client was shown another name for what it could not have digested (see `disguise`).
-        renamed = Request(plain[1], request.depth, request.limit, request.slices)
-        return await self._attempt(plain[0], renamed, access, extended)
+            # A stock client was shown other names for what it could not have digested (see `disguise`).
+            for meant in [] if extended else _revealed(path, request):
+                with suppress(NotFound):
+                    return await self._attempt(*meant, access, extended)
+            raise
 
     async def _attempt(self, path: str, request: Request, access: Access, extended: bool) -> Answer:
         if request.object is None:
@@ -147,17 +147,19 @@ class HDFStream:
     # -- objects --
 
     async def _object(self, path: str, name: str, request: Request, access: Access, extended: bool) -> Answer:
-        detail = Detail(depth=min(request.depth, _DEEPEST), data=min(request.limit, self._limits.inline_data))
+        depth = min(request.depth, _DEEPEST)
+        detail = Detail(depth=depth, wide=WIDEST, data=min(request.limit, self._limits.inline_data))
         node = await self._store.describe(path, name, access, detail)
-        encoded = self._cache.get(node, request.limit, extended)
+        form = (request.limit, depth, extended)
+        encoded = self._cache.get(node, form)
         if encoded is not None:
             return Answer((encoded,))
-        describer = Describer(limit=request.limit, extended=extended)
+        describer = Describer(limit=request.limit, depth=depth, extended=extended)
         missing = list(describer.missing(node, name))
         if missing:
             return await self._streamed(path, name, node, missing, describer, access)
         encoded = await self._encode(describer, node, name)
-        self._cache.put(node, request.limit, extended, encoded)
+        self._cache.put(node, form, encoded)
         return Answer((encoded,))
 
     async def _encode(self, describer: Describer, node: Node, name: str) -> bytes:
@@ -183,7 +185,7 @@ class HDFStream:
                 if stream is not None:
                     streams[each] = stream
             holes = codec.make_holes(streams)
-            whole = Describer(limit=describer.limit, extended=describer.extended, holes=holes)
+            whole = replace(describer, holes=holes)
             first, *pieces = codec.cut(await self._encode(whole, node, name), holes.values())
         except BaseException:
             await _close(streams.values())
@@ -222,6 +224,17 @@ class HDFStream:
         self._failing[key] = None
         if len(self._failing) > _REMEMBERED:
             self._failing.popitem(last=False)
+
+
+def _revealed(path: str, request: Request) -> Iterator[tuple[str, Request]]:
+    """What a request may mean besides what it says, the most literal first."""
+    plain = None if request.object is None else replace(request, object=reveal(request.object))
+    if plain and plain != request:
+        yield path, plain
+    if reveal(path) != path:
+        yield reveal(path), request
+        if plain and plain != request:
+            yield reveal(path), plain
 
 
 def _directory(directory: Directory, extended: bool) -> Answer:
