@@ -103,12 +103,12 @@ class Chunks:
             if chunk is None:
                 if not self._is_plain(row):
                     return False
-                chunk = np.empty(self.grid, self.itemtype)
                 first, last = self._needed(part)
-                if last - first > _AT_ONCE or not self._file.read_now(
-                    int(self._offsets[row]) + first, chunk.reshape(-1).view(np.uint8)[first:last]
-                ):
+                near = self._pool.take(self.nbytes)
+                offset = int(self._offsets[row]) + first
+                if last - first > _AT_ONCE or not self._file.read_now(offset, near[first:last]):
                     return False
+                chunk = near.view(self.itemtype).reshape(self.grid)
             result[part.target] = chunk[part.source]
         return True
 

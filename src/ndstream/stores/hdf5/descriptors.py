@@ -66,7 +66,7 @@ class OpenFile:
         rest = out.data
         while rest:
             try:
-                count = os.preadv(self._fd, [rest], offset)
+                count = os.preadv(self._fd, (rest,), offset)
             except OSError as error:
                 raise Corrupt(f"the file cannot be read ({error.strerror})") from error
             if count == 0:
@@ -75,12 +75,24 @@ class OpenFile:
             rest = rest[count:]
             offset += count
 
+    def read_each(self, offsets: list[int], starts: list[int], stops: list[int], out: NDArray[np.uint8]) -> None:
+        """Fill ``out[starts[i]:stops[i]]`` with the bytes at ``offsets[i]``, for every i; raises as `read` does."""
+        # A system call takes a microsecond: what Python does around it is kept to the least.
+        view, fd, preadv = out.data, self._fd, os.preadv
+        for offset, start, stop in zip(offsets, starts, stops, strict=True):
+            try:
+                complete = preadv(fd, (view[start:stop],), offset) == stop - start
+            except OSError as error:
+                raise Corrupt(f"the file cannot be read ({error.strerror})") from error
+            if not complete:
+                self.read(offset, out[start:stop])
+
     def read_now(self, offset: int, out: NDArray[np.uint8]) -> bool:
         """Do the same if it takes no waiting, because the page cache has it all; False leaves `out` undefined."""
         if _NOWAIT is None:
             return False
         try:
-            return os.preadv(self._fd, [out.data], offset, _NOWAIT) == out.size
+            return os.preadv(self._fd, (out.data,), offset, _NOWAIT) == out.size
         except OSError as error:
             if error.errno in _NOT_NOW:
                 return False

@@ -17,8 +17,10 @@ from ndstream.stores.hdf5.layout import Chunked, Layout, Library
 
 #: Bytes between two runs that are cheaper read along with them than skipped by a second system call.
 _GAP = 16 << 10
-#: Runs of at least this many bytes are read straight to their place.
-_LONG = 16 << 10
+#: Runs of at least this many bytes are read straight to their place, and so are fewer than `_MANY` short ones: going
+#: through another buffer costs as much as some system calls.
+_LONG = 4 << 10
+_MANY = 16
 #: Many short runs are read together from windows of about this many bytes, which stay in the processor's cache.
 _WINDOW = 1 << 20
 
@@ -140,6 +142,10 @@ def gather(starts: NDArray[np.int64], lengths: NDArray[np.int64], itemsize: int)
     cut |= window[1:] != window[:-1]
     cut |= long[1:] | long[:-1]
     groups = np.concatenate(([0], np.flatnonzero(cut) + 1, [starts.size])).astype(np.int64)
+    if groups.size <= starts.size:
+        few = np.repeat(np.diff(groups) < _MANY, np.diff(groups))
+        cut |= few[1:] | few[:-1]
+        groups = np.concatenate(([0], np.flatnonzero(cut) + 1, [starts.size])).astype(np.int64)
     ends = np.maximum.reduceat(starts + lengths, groups[:-1])
     return Gather(starts, lengths, targets, groups, ends)
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from ndstream.core.selection import Selection
+from ndstream.core.selection import Selection, Span
 from ndstream.stores.hdf5.descriptors import OpenFile
 from ndstream.stores.hdf5.items import element_type
 from ndstream.stores.hdf5.plan import Gather, gather
 from ndstream.wire.buffers import BufferPool
 
 Array = NDArray[np.generic]
+
+#: Runs of fewer bytes than this are taken out of whole rows, read about so many bytes at a time.
+_SHORT = 512
+_ROWS = 2 << 20
 
 
 def read_runs(
@@ -33,6 +40,8 @@ def read_runs(
     pool : BufferPool
         For at most two buffers of about a megabyte.
     """
+    if _read_rows(file, offset, block, itemsize, out, pool):
+        return
     starts, lengths = block.runs()
     if starts.size == 1:
         file.read(offset + int(starts[0]) * itemsize, out)
@@ -60,12 +69,56 @@ def read_runs(
 def _read_alone(
     file: OpenFile, offset: int, runs: Gather, chosen: NDArray[np.int64], itemsize: int, out: NDArray[np.uint8]
 ) -> None:
-    starts = (runs.starts[chosen] * itemsize + offset).tolist()
-    targets = (runs.targets[chosen] * itemsize).tolist()
-    ends = ((runs.targets[chosen] + runs.lengths[chosen]) * itemsize).tolist()
-    read = file.read
-    for start, target, end in zip(starts, targets, ends, strict=True):
-        read(start, out[target:end])
+    starts, targets = runs.starts[chosen] * itemsize + offset, runs.targets[chosen] * itemsize
+    stops = targets + runs.lengths[chosen] * itemsize
+    file.read_each(starts.tolist(), targets.tolist(), stops.tolist(), out)
+
+
+def _read_rows(
+    file: OpenFile, offset: int, block: Selection, itemsize: int, out: NDArray[np.uint8], pool: BufferPool
+) -> bool:
+    """Read whole rows of the first axis, a few at a time, and take from them what is wanted.
+
+    For selections that take little pieces of every row, where that is much cheaper than to list all the runs. False,
+    and nothing done, for others.
+    """
+    if block.joint or not block.axes or _run(block) * itemsize >= _SHORT:
+        return False
+    first = block.axes[0]
+    if not isinstance(first, Span):
+        return False
+    row = math.prod(block.source[1:]) * itemsize
+    at_a_time = _ROWS // (row * abs(first.step))
+    if not at_a_time:
+        return False
+    near = pool.take(((min(at_a_time, first.count) - 1) * abs(first.step) + 1) * row)
+    each = out.size // first.count
+    for begin in range(0, first.count, at_a_time):
+        count = min(at_a_time, first.count - begin)
+        ends = first.start + begin * first.step, first.start + (begin + count - 1) * first.step
+        low, high = min(ends), max(ends) + 1
+        rows = near[: (high - low) * row]
+        file.read(offset + low * row, rows)
+        few = replace(
+            block,
+            source=(high - low, *block.source[1:]),
+            axes=(Span(ends[0] - low, count, first.step), *block.axes[1:]),
+        )
+        result = out[begin * each : (begin + count) * each].view(element_type(itemsize)).reshape(few.shape)
+        np.copyto(result, few.apply(rows.view(result.dtype).reshape(few.source)))
+    return True
+
+
+def _run(block: Selection) -> int:
+    """Elements of one run of a selection, as far as that can be seen without listing them."""
+    length = 1
+    for axis, side in zip(reversed(block.axes), reversed(block.source), strict=True):
+        if not isinstance(axis, Span) or (axis.step != 1 and axis.count > 1):
+            break
+        length *= axis.count
+        if axis.count != side:
+            break
+    return length
 
 
 def scatter(
