@@ -332,6 +332,28 @@ def test_an_unchanged_file_is_found_with_one_stat(tree: Path, monkeypatch: pytes
         catalog.locate_file("a/one.h5")
 
 
+def test_trust_in_a_path_ends(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that moved out of the tree, unchanged, and left a link behind: its state alone does not tell."""
+    catalog = Catalog({"": tree})
+    monkeypatch.setattr(catalog_module, "TRUST", -1.0)
+    assert catalog.locate_file("a/one.h5")
+    (tree / "a/one.h5").rename(tmp_path / "one.h5")
+    (tree / "a/one.h5").symlink_to(tmp_path / "one.h5")
+    with pytest.raises(NotFound):
+        catalog.locate_file("a/one.h5")
+
+
+def test_a_single_file_is_described_without_a_walk(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog = Catalog({"": tree})
+    expected = directory(catalog, "a").files["one.h5"]
+    monkeypatch.setattr(os, "scandir", None)
+    assert catalog.file("a/one.h5") == expected
+    assert catalog.file("a") is None
+    assert catalog.file("") is None
+    with pytest.raises(NotFound):
+        catalog.file("nothing")
+
+
 def test_no_descriptor_is_left_open(tree: Path) -> None:
     (tree / "b" / "alias.h5").symlink_to("../a/one.h5")
     (tree / "b" / "out").symlink_to("/etc")

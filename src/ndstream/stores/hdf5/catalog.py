@@ -96,19 +96,35 @@ class Catalog:
         TooLarge
             The listing would be longer than a document may be.
         """
+        file = self.file(path, access)
+        if file is not None:
+            return file
         hidden = self._check(path, access)
         if not path and "" not in self.roots.paths:
             return self._top(hidden, depth)
-        descriptor, real, status = self._pin(path, hidden)
-        os.close(descriptor)
-        if stat.S_ISREG(status.st_mode):
-            return file_of(path, real, status, self._media)
-        if not stat.S_ISDIR(status.st_mode):
-            raise _not_found(path)
+        real, _ = self._find(path, hidden)
         try:
             return self._listing(hidden).directory(path, real, self._above(path), depth)
         except OSError as error:
             raise _translated(error, path) from None
+
+    def file(self, path: str, access: Access = ANYBODY) -> File | None:
+        """Describe the file at a virtual path as `lookup` does; None when it is a directory. Takes no time.
+
+        Raises
+        ------
+        NotFound
+            As `lookup`.
+        """
+        hidden = self._check(path, access)
+        if not path:
+            return None
+        real, status = self._find(path, hidden)
+        if stat.S_ISREG(status.st_mode):
+            return file_of(path, real, status, self._media)
+        if not stat.S_ISDIR(status.st_mode):
+            raise _not_found(path)
+        return None
 
     def locate_file(self, path: str, access: Access = ANYBODY) -> Found:
         """Find the regular file at a virtual path, and its state now.
@@ -122,9 +138,7 @@ class Catalog:
         trusted = self._trusted.get(key)
         if trusted is not None and _unchanged(trusted):
             return trusted.found
-        hidden = self._check(path, access)
-        descriptor, real, status = self._pin(path, hidden)
-        os.close(descriptor)
+        real, status = self._find(path, self._check(path, access))
         if not stat.S_ISREG(status.st_mode):
             raise _not_found(path)
         found = Found(real, generation_of(status), status)
@@ -185,6 +199,11 @@ class Catalog:
             raise
         return descriptor, real, status
 
+    def _find(self, path: str, hidden: frozenset[str]) -> tuple[str, os.stat_result]:
+        descriptor, real, status = self._pin(path, hidden)
+        os.close(descriptor)
+        return real, status
+
     def _listing(self, hidden: frozenset[str]) -> Listing:
         return Listing(self.roots, self._media, self._notes, hidden, self._limits.document)
 
@@ -202,8 +221,7 @@ class Catalog:
         size = 0
         for name in sorted(self.roots.paths):
             try:
-                descriptor, real, status = self._pin(name, hidden)
-                os.close(descriptor)
+                real, status = self._find(name, hidden)
                 if stat.S_ISREG(status.st_mode):
                     files[name] = file_of(name, real, status, self._media)
                     size += status.st_size

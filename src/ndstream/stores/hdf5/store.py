@@ -87,7 +87,10 @@ class HDF5Store:
         return None if self._pool.pids else "no worker process is running"
 
     async def lookup(self, path: str, access: Access, *, depth: int = 0) -> Directory | File:
-        """See `Store`; runs in a thread."""
+        """See `Store`; a directory is walked in a thread."""
+        file = self._catalog.file(path, access)
+        if file is not None:  # not behind somebody's walk
+            return file
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._walkers, self._catalog.lookup, path, access, depth)
 
