@@ -17,13 +17,12 @@ def test_the_plugin_is_light() -> None:
     subprocess.run([sys.executable, "-c", f"import pytest, _pytest.unittest\n{script}"], check=True)
 
 
-def test_a_test_that_leaves_something_open_fails(pytester: pytest.Pytester) -> None:
+def test_a_test_that_leaves_something_open_fails(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fixtures, "LEFTOVER_TIMEOUT", 0.1)
     pytester.makepyfile(
         """
         import os, socket, subprocess, sys
         import pytest
-        from ndstream.testing import fixtures
-        fixtures.LEFTOVER_TIMEOUT = 0.1
         kept = []
         pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -42,10 +41,13 @@ def test_a_test_that_leaves_something_open_fails(pytester: pytest.Pytester) -> N
             (tmp_path / "x").write_text("x")
 
         def test_end():
-            kept.pop().kill()
+            kept[2].kill()
+            kept[2].wait()
+            kept[1].close()
+            kept[0].close()
         """
     )
-    ran = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:xdist")
+    ran = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:xdist")
     ran.assert_outcomes(passed=5, errors=3)
     ran.stdout.fnmatch_lines(["*left open: ['socket:*", "*left open: ['*/x (*", "*left running: *"])
 

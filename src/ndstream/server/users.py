@@ -81,7 +81,7 @@ def add_user(path: Path, name: str, password: str, roles: Iterable[str] = ()) ->
     InvalidRequest
         The name, password or a role cannot be one, or the user exists.
     """
-    user = User(name=_checked_name(name), hash=hash_password(password), roles=_checked_roles(roles))
+    user = User(name=_checked_name(name), roles=_checked_roles(roles), hash=hash_password(password))
 
     def change(users: dict[str, User]) -> None:
         if name in users:
