@@ -15,6 +15,8 @@ from ndstream.cli.plain import plain
         (np.int64(3), 3),
         (np.bool_(True), True),
         (np.float32(0.5), 0.5),
+        (np.float32(0.1), 0.1),
+        (np.float32("inf"), "inf"),
         (np.longdouble(0.5), 0.5),
         (float("nan"), "nan"),
         (np.array([1.0, -np.inf]), [1.0, "-inf"]),

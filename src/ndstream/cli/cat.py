@@ -24,16 +24,16 @@ def cat(
     """
     if csv and raw:
         raise typer.BadParameter("--csv and --raw exclude each other")
-    from ndstream.cli import printing
+    from ndstream.cli import printing, transfer
     from ndstream.cli.target import Target
 
     for url in urls:
         with Target.open(url, user) as target:
-            if target.address.name is None:
-                printing.write_file(target)
+            if target.kind == "file":
+                transfer.stream(target)
             elif raw:
-                printing.write_raw(target.selected())
+                printing.write_raw(target.extract())
             elif csv:
-                printing.write_csv(target.selected())
+                printing.write_csv(target.extract())
             else:
-                typer.echo(printing.text(target.selected(), whole=whole))
+                typer.echo(printing.text(target.extract(), whole=whole))

@@ -16,7 +16,7 @@ _LONGEST = 100
 def describe(target: Target) -> dict[str, Any]:
     """Describe what a target leads to, as JSON knows it."""
     thing, kind = target.thing, kind_of(target.thing)
-    found: dict[str, Any] = {"url": str(target.address), "kind": kind}
+    found: dict[str, Any] = {"url": target.text, "kind": kind}
     match kind:
         case "directory":
             found |= {"size": thing.size, "directories": len(thing.directories), "files": len(thing.files)}
@@ -24,7 +24,7 @@ def describe(target: Target) -> dict[str, Any]:
             modified = datetime.fromtimestamp(thing.last_modified / 1000, UTC).isoformat()
             found |= {"media_type": thing.media_type, "size": thing.size, "modified": modified}
         case "dataset":
-            found |= _dataset(target.selected().shape, thing)
+            found |= _dataset(target)
         case "group":
             found |= {"members": len(thing)}
     if kind in ("dataset", "group", "datatype"):
@@ -46,18 +46,18 @@ def format_description(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _dataset(selected: tuple[int, ...] | None, dataset: Any) -> dict[str, Any]:
+def _dataset(target: Target) -> dict[str, Any]:
+    dataset = target.thing
     found: dict[str, Any] = {
-        "shape": None if dataset.shape is None else list(dataset.shape),
+        "shape": plain_shape(dataset.shape),
         "type": type_name(dataset.dtype),
         "maxshape": plain_shape(dataset.maxshape),
         "chunks": plain_shape(dataset.chunks),
     }
-    if selected is not None and selected != dataset.shape:
-        found["selected"] = list(selected)
+    if target.address.selection is not None:
+        found["selected"] = plain_shape(target.extract().shape)
     filters = {name: getattr(dataset, name) for name in ("compression", "compression_opts", "shuffle", "fletcher32")}
-    found |= {name: plain(value) for name, value in filters.items() if value}
-    return found
+    return found | {name: plain(value) for name, value in filters.items() if value}
 
 
 def plain_shape(shape: tuple[int | None, ...] | None) -> list[int | None] | None:

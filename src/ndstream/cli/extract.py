@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ndstream.client.datasets import RemoteDataset
 from ndstream.core.limits import MiB
 from ndstream.core.selection import Picks, Selection, Span, everything, parse_selection, select
 from ndstream.errors import InvalidSelection
@@ -43,7 +44,7 @@ class Extract:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of what is read, the axes of an array type last."""
-        return self.selection.shape + self.dataset.dtype.shape
+        return self.selection.shape + self._element
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -64,7 +65,7 @@ class Extract:
 
     def pieces(self) -> Iterator[tuple[tuple[slice, ...], NDArray[Any]]]:
         """Read all, in C order of the result: where each piece goes, and its elements. Of bounded memory."""
-        most = max(PIECE // (self._itemsize * math.prod(self.dataset.dtype.shape)), 1)
+        most = max(PIECE // (self._itemsize * math.prod(self._element)), 1)
         for block in everything(self.selection.shape).blocks(most, self._grid()):
             values = self._take(self.selection.compose(block))
             yield tuple(axis.slice for axis in block.axes if isinstance(axis, Span)), values
@@ -80,6 +81,12 @@ class Extract:
             yield self.read(key if self.shape else ()).reshape(stop - start, width)
 
     @property
+    def _element(self) -> tuple[int, ...]:
+        """Shape of one element: not () for those of an array type."""
+        shape: tuple[int, ...] = self.dataset.dtype.shape
+        return shape
+
+    @property
     def _itemsize(self) -> int:
         return _REFERENCE if self.dtype.hasobject else max(self.dtype.itemsize, 1)
 
@@ -92,8 +99,8 @@ class Extract:
         result = np.empty(selection.shape, self.dataset.dtype)
         if selection.count == 0:
             return result
-        if hasattr(self.dataset, "request_slices"):
-            self.dataset.read_direct(result, _key(selection))
+        if isinstance(self.dataset, RemoteDataset):
+            self.dataset.fetch(selection, result)
             return result
         # h5py knows no negative steps, repeated indices or several lists: numpy does, on the box around them.
         box = selection.bounds
@@ -103,19 +110,7 @@ class Extract:
             around[...] = found
         else:
             around.reshape(1)[0] = found  # numpy would take a sequence for elements, not for the one element
-        return _within(selection, box, self.dataset.dtype.shape).apply(around)
-
-
-def _key(selection: Selection) -> tuple[Any, ...]:
-    """Spell a selection as an index expression that means the same."""
-    return tuple(
-        int(axis.bounds()[0])
-        if number in selection.dropped
-        else axis.slice
-        if isinstance(axis, Span)
-        else axis.expand()
-        for number, axis in enumerate(selection.axes)
-    )
+        return _within(selection, box, self._element).apply(around)
 
 
 def _within(selection: Selection, box: tuple[tuple[int, int], ...], element: tuple[int, ...]) -> Selection:

@@ -29,12 +29,15 @@ def get(
     The name of OUT says in which form: a dataset or a part of it becomes .npy or .h5, a group .h5, a directory .tar or
     a directory. What is written appears under its name when it is complete.
     """
-    from ndstream.cli.target import Target
-    from ndstream.cli.transfer import destination, fetch
-
     if output == "-" and len(urls) > 1:
         raise typer.BadParameter("only one URL can go to standard output")
-    into = len(urls) > 1
+    from ndstream.cli import transfer
+    from ndstream.cli.target import Target
+
     for url in urls:
         with Target.open(url, user) as target:
-            fetch(target, output if output == "-" else destination(target, output and Path(output), into), force=force)
+            if output == "-":
+                transfer.stream(target)
+            else:
+                place = transfer.destination(target, Path(output) if output else None, into=len(urls) > 1)
+                transfer.fetch(target, place, force=force)

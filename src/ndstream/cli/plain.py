@@ -22,6 +22,8 @@ def plain(value: Any) -> Any:
         return plain(value[()]) if value.ndim == 0 and value.dtype != object else [plain(item) for item in value]
     if isinstance(value, np.void):
         return value.tobytes().hex()
+    if isinstance(value, (np.float16, np.float32)) and np.isfinite(value):
+        return float(str(value))  # the shortest digits that mean this number, not those of its double
     if isinstance(value, np.generic):
         # numpy has no Python number for a long double and hands it back as it is.
         return plain(value.item()) if not isinstance(value, np.longdouble) else plain(float(value))

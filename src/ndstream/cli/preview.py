@@ -25,7 +25,7 @@ def preview(shape: tuple[int, ...], read: Callable[[tuple[slice, ...]], NDArray[
     if 0 in shape:
         return "[]"
     cut = tuple(not whole and int(np.prod(shape)) > THRESHOLD and length > 2 * EDGE for length in shape)
-    sides = [
+    sides: list[tuple[slice, ...]] = [
         (slice(0, EDGE), slice(length - EDGE, length)) if short else (slice(0, length),)
         for length, short in zip(shape, cut, strict=True)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ def type_name(dtype: np.dtype[Any]) -> str:
 
     Byte order is told when it is big-endian: ``>f8``.
     """
-    kept = dtype.metadata or {}
+    kept: Mapping[str, Any] = dtype.metadata or {}
     if "vlen" in kept:
         base = kept["vlen"]
         return "str" if base in (str, bytes) else f"sequence of {type_name(np.dtype(base))}"

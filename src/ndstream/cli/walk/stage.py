@@ -53,18 +53,17 @@ class Stage:
             self._show(repr(value))
         return value
 
-    def command(self, *arguments: str) -> str:
-        """Show a command of ndstream, run it in a process of its own, show what it prints.
+    def command(self, program: str, *arguments: str) -> str:
+        """Show a command, run it, show what it prints; ``ndstream`` is the one of this installation.
 
         Raises
         ------
         Corrupt
             When the command fails.
         """
-        typer.secho(f"$ {shlex.join(('ndstream', *arguments))}", fg="cyan")
-        done = subprocess.run(
-            [sys.executable, "-m", "ndstream", *arguments], capture_output=True, text=True, check=False
-        )
+        typer.secho(f"$ {shlex.join((program, *arguments))}", fg="cyan")
+        start = [sys.executable, "-m", "ndstream"] if program == "ndstream" else [program]
+        done = subprocess.run([*start, *arguments], capture_output=True, text=True, check=False)
         self._show(done.stdout)
         if done.returncode:
             raise Corrupt(f"the command ended with {done.returncode}: {done.stderr.strip()}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 
 import h5py
@@ -19,7 +20,7 @@ def browse(stage: Stage) -> None:
     if not {"beamline", "microscopy", "seismology", "simulation"} <= set(names):
         raise Corrupt(f"the server lists {names}")
     stage.call('list(archive["simulation/snapshot.hdf5"])')
-    stage.command("ls", "-lR", stage.url)
+    stage.command("ndstream", "ls", "-lR", stage.url)
 
 
 def attributes(stage: Stage) -> None:
@@ -31,7 +32,7 @@ def attributes(stage: Stage) -> None:
         if (positions.shape, positions.dtype) != ((dataset := local["PartType1/Coordinates"]).shape, dataset.dtype):
             raise Corrupt(f"the server describes {positions!r}, the file holds {dataset!r}")
     stage.call('snapshot["/"].get("DMParticles", getlink=True).path')
-    stage.command("info", f"{stage.url}/simulation/snapshot.hdf5::/PartType1/Coordinates")
+    stage.command("ndstream", "info", f"{stage.url}/simulation/snapshot.hdf5::/PartType1/Coordinates")
 
 
 def slices(stage: Stage) -> None:
@@ -43,7 +44,7 @@ def slices(stage: Stage) -> None:
     stage.call('frames = archive["beamline/frames.h5"]["entry/data/data"]')
     with h5py.File(stage.data / "beamline/frames.h5") as local:
         stage.check(stage.call("frames[7, 250:253, 500:506]"), local["entry/data/data"][7, 250:253, 500:506])
-    stage.command("cat", f"{stage.url}/seismology/fibre.h5::/strain_rate[:3, ::300]")
+    stage.command("ndstream", "cat", f"{stage.url}/seismology/fibre.h5::/strain_rate[:3, ::300]")
 
 
 def picks(stage: Stage) -> None:
@@ -101,15 +102,19 @@ def copy(stage: Stage) -> None:
 
 
 def download(stage: Stage) -> None:
-    """Whole files, parts as .npy, on the command line."""
-    whole, plane = stage.scratch / "volume.h5", stage.scratch / "plane.npy"
-    stage.command("get", f"{stage.url}/microscopy/volume.h5", "-o", str(whole))
-    stage.command("get", f"{stage.url}/microscopy/volume.h5::/grayscale[100]", "-o", str(plane))
+    """Whole files, parts as .npy, on the command line and with any HTTP client."""
+    whole, plane, curled = (stage.scratch / name for name in ("volume.h5", "plane.npy", "curled.h5"))
     original = stage.data / "microscopy/volume.h5"
-    if whole.read_bytes() != original.read_bytes():
-        raise Corrupt(f"{whole} is not what is served")
+    stage.command("ndstream", "get", f"{stage.url}/microscopy/volume.h5", "-o", str(whole))
+    stage.command("ndstream", "get", f"{stage.url}/microscopy/volume.h5::/grayscale[100]", "-o", str(plane))
     with h5py.File(original) as local:
         stage.check(np.load(plane), local["grayscale"][100])
+    if shutil.which("curl"):
+        address = f"{stage.url}/hdfstream/download/microscopy/volume.h5"
+        stage.command("curl", "--silent", "--show-error", "--fail", address, "-o", str(curled))
+    for copied in (whole, curled):
+        if copied.exists() and copied.read_bytes() != original.read_bytes():
+            raise Corrupt(f"{copied} is not what is served")
 
 
 STEPS: list[tuple[str, Callable[[Stage], None]]] = [
