@@ -21,6 +21,7 @@ from ndstream.stores.hdf5.decode import pipeline
 from ndstream.stores.hdf5.layout import Chunked, Contiguous, Inline, Layout, Library
 
 _LARGEST_CHUNK = 0xFFFF_FFFF
+_OVERHEAD = 64 << 10
 
 
 def layout_of(dataset: h5py.h5d.DatasetID, dtype: DType, *, file_size: int, chunk_index: int) -> Layout:
@@ -113,8 +114,9 @@ def _chunked(
     # Offsets near 2**64 must not wrap around to small ones.
     if (offsets > file_size).any() or (sizes > file_size - offsets).any():
         raise Corrupt(f"a chunk is not all in the file of {file_size} bytes")
-    if (sizes > _LARGEST_CHUNK).any():
-        return Library(reason="chunks of 4 GiB and more", chunks=grid)
+    if (sizes > min(2 * nbytes + _OVERHEAD, _LARGEST_CHUNK)).any():
+        # The reader counts on stored chunks being about as large as decoded ones at most.
+        return Library(reason="chunks are stored in far more bytes than they hold", chunks=grid)
     skipped, which = np.unique(masks, return_inverse=True)
     plain = np.array([undo.passes(int(mask)) for mask in skipped], bool)[which]
     if (sizes[plain] != nbytes).any():
