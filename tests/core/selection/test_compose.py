@@ -12,7 +12,7 @@ from ndstream.errors import InvalidSelection
 from ndstream.testing.strategies import numbered, selections, shapes
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=700, deadline=None)
 @given(st.data())
 def test_composing_is_applying_in_turn(data: st.DataObject) -> None:
     array = numbered(data.draw(shapes()))

@@ -30,7 +30,7 @@ def _assemble(array: NDArray[Any], selection: Selection, chunks: tuple[int, ...]
     return result
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(st.data())
 def test_parts_make_the_result(data: st.DataObject) -> None:
     array = numbered(data.draw(shapes()))
@@ -39,7 +39,7 @@ def test_parts_make_the_result(data: st.DataObject) -> None:
     np.testing.assert_array_equal(_assemble(array, selection, chunks), selection.apply(array))
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_every_chunk_that_is_touched_comes_once_in_order(data: st.DataObject) -> None:
     array = numbered(data.draw(shapes(min_rank=1)))
@@ -49,7 +49,7 @@ def test_every_chunk_that_is_touched_comes_once_in_order(data: st.DataObject) ->
     assert [part.chunk for part in selection.over(chunks)] == sorted({*map(tuple, touched.tolist())})
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_a_whole_part_is_the_chunk_in_its_order(data: st.DataObject) -> None:
     array = numbered(data.draw(shapes()))

@@ -15,7 +15,7 @@ from ndstream.errors import InvalidSelection, OutOfBounds, TooLarge
 from ndstream.testing.strategies import multi_slices, numbered, shapes
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_ranges_come_one_behind_the_other(data: st.DataObject) -> None:
     array = numbered((data.draw(st.integers(0, 9)), *data.draw(shapes(max_rank=2))))

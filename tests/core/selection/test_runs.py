@@ -12,7 +12,7 @@ from ndstream.errors import TooLarge
 from ndstream.testing.strategies import numbered, selections, shapes
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(st.data())
 def test_runs_are_the_elements_in_the_order_of_the_result(data: st.DataObject) -> None:
     array = numbered(data.draw(shapes()))

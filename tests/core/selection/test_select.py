@@ -17,7 +17,7 @@ from ndstream.errors import InvalidSelection, OutOfBounds, TooLarge
 from ndstream.testing.strategies import expected, h5py_keys, keys, multi_slices, numbered, shapes
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(st.data())
 def test_selects_what_numpy_selects(data: st.DataObject) -> None:
     array = numbered(data.draw(shapes()))
@@ -36,7 +36,7 @@ def file() -> Iterator[h5py.File]:
         yield file
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_selects_what_h5py_selects(file: h5py.File, data: st.DataObject) -> None:
     array = numbered(data.draw(shapes()))
@@ -172,6 +172,14 @@ def test_integers_of_every_kind_are_ints() -> None:
         selection = select(index, (5, 6))
         assert selection.axes[0] == Span(2, 1)
         assert selection.shape == (6,)
+
+
+@pytest.mark.parametrize(("key", "shape"), [(..., ()), ((1, 1), (2, 2))], ids=["scalar", "ints"])
+def test_one_element_stays_an_array_of_its_type(key: Any, shape: tuple[int, ...]) -> None:
+    found = select(key, shape).apply(np.ones(shape, ">f4"))
+    assert isinstance(found, np.ndarray)
+    assert found.shape == ()
+    assert found.dtype == np.dtype(">f4")
 
 
 def test_points_are_counted_before_they_are_made() -> None:

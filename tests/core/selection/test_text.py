@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from ndstream.testing.strategies import numbered, selections, shapes
 SHAPE = (10, 11, 12)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(st.data())
 def test_text_is_read_as_what_it_was_written_from(data: st.DataObject) -> None:
     array = numbered(data.draw(shapes()))
@@ -137,6 +138,22 @@ def test_a_short_text_cannot_ask_for_endless_points() -> None:
     assert ranged.count == (1 << 50) + 2
     with pytest.raises(TooLarge, match="points"):
         parse_selection("[0:1125899906842624,5:7],[0]", (1 << 50, 1))
+
+
+def test_a_long_list_takes_little_more_than_its_arrays() -> None:
+    starts = np.arange(0, 1_000_000, 17)
+    text = f"[{','.join([f'{start}:{start + 3}' for start in starts.tolist()])}]"
+    tracemalloc.start()
+    selection = parse_selection(text, (1_000_002,))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(selection.bounds, [(0, starts[-1] + 3)])
+    assert selection.count == 3 * starts.size
+    assert peak < 10 * starts.nbytes
+    with pytest.raises(InvalidSelection, match=f"character {len(text) + 1}: "):
+        parse_selection(f"{text[:-1]},]", (1_000_002,))
+    with pytest.raises(InvalidSelection, match=f"character {len(text)}: "):
+        parse_selection(f"{text[:-1]}x]", (1_000_002,))
 
 
 def test_an_empty_table_has_no_text() -> None:

@@ -95,13 +95,15 @@ class Selection:
         """
         if array.shape != self.source:
             raise InvalidSelection(f"a selection from shape {self.source} for an array of shape {array.shape}")
-        # The ellipsis keeps an array of rank 0 an array: as a scalar it would lose its byte order.
-        taken = array[(*[axis.slice if isinstance(axis, Span) else slice(None) for axis in self.axes], ...)]
+        # The ellipses keep an array of rank 0 an array: as a scalar it would lose its byte order.
+        index: list[Any] = [axis.slice if isinstance(axis, Span) else slice(None) for axis in self.axes]
+        taken = array[(*index, ...)]
         for number, axis in enumerate(self.axes):
             if number not in self.joint and not isinstance(axis, Span):
                 taken = taken.take(axis.expand(), number)
         if not self.joint:
-            return taken[(*[0 if number in self.dropped else slice(None) for number in range(taken.ndim)], ...)]
+            index = [0 if number in self.dropped else slice(None) for number in range(taken.ndim)]
+            return taken[(*index, ...)]
         taken = np.moveaxis(taken, self.joint, range(len(self.joint)))
         taken = taken[tuple([self.axes[number].expand() for number in self.joint])]
         kept = [self.axes[number].count for number in self._alone()]

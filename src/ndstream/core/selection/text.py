@@ -15,6 +15,7 @@ A range in a list, which numpy does not have there, stands for its indices: ``[0
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -35,6 +36,7 @@ _CLOSING = re.compile(r"\s*\]\s*")
 _CONTENT = re.compile(r"[-0-9:,\s]*")
 _Index: TypeAlias = int | slice | Spans | Indices
 
+_PIECE = 1 << 16  # characters of a list that are read in one go
 _DEPTH = 32  # lists in lists that are read: HDF5 has no more axes
 
 
@@ -118,18 +120,29 @@ def _entries(text: str, begin: int) -> tuple[NDArray[np.int64] | Spans, int]:
     closing = _CLOSING.match(text, content.end()) if content else None
     if content is None or closing is None:
         raise _fault(text, content.end() if content else begin, "',' or ']'")
-    parts = content[0].split(",") if content[0] else []
-    read = _range if ":" in content[0] else _integer
+    ranged = ":" in content[0]
+    tables = [np.zeros((0, 2) if ranged else 0, np.int64)]
+    start = begin if content[0] else content.end() + 1
+    while start <= content.end():
+        # A piece at a time: the words and numbers of a long list would take far more memory than its text.
+        stop = text.find(",", start + _PIECE, content.end())
+        stop = content.end() if stop < 0 else stop
+        tables.append(_table(text, start, stop, _range if ranged else _integer))
+        start = stop + 1
+    table = np.concatenate(tables)
+    return Spans(table[:, 0], table[:, 1] - table[:, 0]) if ranged else table, closing.end()
+
+
+def _table(text: str, start: int, stop: int, read: Callable[[str], Any]) -> Indices:
+    """Read the entries of a list between two positions."""
+    parts = text[start:stop].split(",")
     entries: list[Any] = []
     try:
         entries += map(read, parts)  # what was read before a fault stays
     except ValueError:
-        at = begin + sum(len(part) + 1 for part in parts[: len(entries)])
+        at = start + sum(len(part) + 1 for part in parts[: len(entries)])
         raise _fault(text, at, "an integer of 64 bits, or a range of them,") from None
-    table = np.array(entries, np.int64)
-    if read is _integer:
-        return table, closing.end()
-    return Spans(table[:, 0], table[:, 1] - table[:, 0]), closing.end()
+    return np.array(entries, np.int64)
 
 
 def _integer(part: str) -> int:
