@@ -78,6 +78,10 @@ class Worker:
             known = translate(error)
             return Failed(code=known.code, message=str(known))
 
+    def close(self) -> None:
+        """Close the files that are open."""
+        self._files.close()
+
     def _describe(self, request: Describe) -> Described:
         file, resolver = self._open(request.target)
         describer = Describer(
