@@ -19,6 +19,7 @@ from ndstream.testing.fixtures import LocalServer, ServerFactory
 from ndstream.testing.sample import write_sample
 
 PROGRAM = Path(__file__).with_name("stock_client.py")
+SIMULATIONS = Path(__file__).parents[4] / "shared" / "data" / "simulations"  # beside the repository, where it is made
 Seen = dict[str, dict[str, Any]]
 
 
@@ -37,7 +38,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(tree: Path, ndstream_module_server: ServerFactory) -> LocalServer:
-    return ndstream_module_server(tree)
+    real = [f"real={SIMULATIONS}"] if SIMULATIONS.is_dir() else []
+    return ndstream_module_server(f"made={tree}", *real)
 
 
 def walk(server: LocalServer, path: str, limit: int, depth: int) -> Seen:
@@ -49,7 +51,7 @@ def walk(server: LocalServer, path: str, limit: int, depth: int) -> Seen:
 
 @pytest.fixture(scope="module", params=[(0, 0), (1 << 20, 5)], ids=["bare", "with data"])
 def seen(server: LocalServer, request: pytest.FixtureRequest) -> Seen:
-    return walk(server, "sample.h5", *request.param)
+    return walk(server, "made/sample.h5", *request.param)
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +220,7 @@ def test_members_are_in_the_order_of_the_file(seen: Seen, local: h5py.File) -> N
 
 
 def test_what_has_no_place_in_the_first_kilobyte_is_read_all_the_same(server: LocalServer, tree: Path) -> None:
-    seen = walk(server, "many.h5", 0, 0)
+    seen = walk(server, "made/many.h5", 0, 0)
     with h5py.File(tree / "many.h5") as file:
         table, wanted = seen["/table"], file["table"][()]
         assert "column number 79" in table["dtype"]
@@ -228,14 +230,12 @@ def test_what_has_no_place_in_the_first_kilobyte_is_read_all_the_same(server: Lo
     assert seen["/array"]["value"].tolist() == list(range(5))
 
 
-def test_real_simulations_are_read_like_h5py_reads_them(ndstream_server: ServerFactory) -> None:
-    data = Path(__file__).parents[4] / "shared" / "data" / "simulations"  # beside the repository, where it is developed
-    if not data.is_dir():
-        pytest.skip("the sample of real simulations is not here")
+@pytest.mark.skipif(not SIMULATIONS.is_dir(), reason="the sample of real simulations is not here")
+def test_real_simulations_are_read_like_h5py_reads_them(server: LocalServer) -> None:
     name = "Tests/SWIFT/IOExamples/ssio_ci_04_2025/EagleSingle.hdf5"
-    seen = walk(ndstream_server(data), name, 1 << 20, 5)
+    seen = walk(server, f"real/{name}", 1 << 20, 5)
     compared = 0
-    with h5py.File(data / name) as file:
+    with h5py.File(SIMULATIONS / name) as file:
         for path, found in seen.items():
             for key, value in found.get("attributes", {}).items():
                 assert equal(value, file[path].attrs[key]), (path, key)
