@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from h5py import h5d, h5g, h5l, h5o, h5p, h5t
 
@@ -26,6 +26,7 @@ from ndstream.stores.hdf5.roots import Roots
 
 #: Numbers that are tried for a ``%b`` in the name of a source before giving up.
 _NUMBERED = 1 << 16
+_Chain: TypeAlias = tuple[tuple[str, int], ...]
 _PERCENT = re.compile(r"%([%b])")
 
 
@@ -97,7 +98,10 @@ class Resolver:
         real = os.path.realpath(_beside(file, filename))
         if not self._roots.admits(real, self._hidden):
             raise _missing(name)
-        return self._files.open(real)
+        try:
+            return self._files.open(real)
+        except NotFound:
+            raise _missing(name) from None
 
     @property
     def link_depth(self) -> int:
@@ -120,31 +124,36 @@ class Resolver:
             A source of the virtual dataset, or of one of its sources, or a file of its external storage is outside.
         """
         if isinstance(found.object, h5d.DatasetID):
-            self._guard(found.file, found.object, plist or found.object.get_create_plist(), found.address, 0)
+            self._guard(found, plist or found.object.get_create_plist(), ())
 
-    def _guard(self, file: OpenFile, dataset: h5d.DatasetID, plist: h5p.PropDCID, address: int, depth: int) -> None:
+    def _guard(self, found: Found, plist: h5p.PropDCID, above: _Chain) -> None:
+        """`guard` for a dataset that is a source of those `above` it."""
         for index in range(plist.get_external_count()):
             self.wandered = True
-            self._admit_storage(file, plist.get_external(index)[0])
+            self._admit_storage(found.file, plist.get_external(index)[0])
         if plist.get_layout() != h5d.VIRTUAL:
             return
         self.wandered = True
-        if (file.path, address) in self._cleared:
+        this = (found.file.path, found.address)
+        # The library follows such a circle until its stack is full.
+        if this in above:
+            raise DataError("the virtual dataset is one of its own sources")
+        if len(above) > self._link_depth:
+            raise DataError(f"virtual datasets of virtual datasets, more than {self._link_depth} times")
+        if this in self._cleared:
             return
-        if depth > self._link_depth:
-            raise DataError("virtual datasets of virtual datasets without end")
-        self._cleared.add((file.path, address))
         for index in range(plist.get_virtual_count()):
             filename, name = plist.get_virtual_filename(index), plist.get_virtual_dsetname(index)
             for one in {(filename, name), (_numbered(filename, 0), _numbered(name, 0))}:
-                self._admit_source(file, *one, depth)
+                self._admit_source(found.file, *one, (*above, this))
             if "%b" in filename + name:
-                self._admit_numbered(file, filename, name, depth)
+                self._admit_numbered(found.file, filename, name, (*above, this))
+        self._cleared.add(this)
 
-    def _admit_numbered(self, file: OpenFile, filename: str, name: str, depth: int) -> None:
+    def _admit_numbered(self, file: OpenFile, filename: str, name: str, above: _Chain) -> None:
         # The library stops at the first number that is not there.
         for number in range(_NUMBERED):
-            if not self._admit_source(file, _numbered(filename, number), _numbered(name, number), depth):
+            if not self._admit_source(file, _numbered(filename, number), _numbered(name, number), above):
                 return
         raise TooLarge(f"a virtual dataset of more than {_NUMBERED} numbered sources")
 
@@ -153,7 +162,7 @@ class Resolver:
         if not self._harmless(real):
             raise DataError("the external storage of the dataset is not in what is served")
 
-    def _admit_source(self, file: OpenFile, filename: str, name: str, depth: int) -> bool:
+    def _admit_source(self, file: OpenFile, filename: str, name: str, above: _Chain) -> bool:
         """Check one source; returns whether it is there."""
         other = file if filename == "." else self.source_file(file, os.fsencode(filename))
         if other is None:
@@ -163,7 +172,7 @@ class Resolver:
         except NotFound:
             return False  # the library gives the fill value
         if isinstance(found.object, h5d.DatasetID):
-            self._guard(other, found.object, found.object.get_create_plist(), found.address, depth + 1)
+            self._guard(found, found.object.get_create_plist(), above)
         return True
 
     def source_file(self, file: OpenFile, filename: bytes) -> OpenFile | None:
