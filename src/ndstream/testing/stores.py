@@ -24,7 +24,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from ndstream.core import model
@@ -36,6 +35,7 @@ from ndstream.core.ports import ANYBODY, Access, Detail, Reading, Store
 from ndstream.core.selection import Selection, ranges, select
 from ndstream.errors import DataError, InvalidRequest, InvalidSelection, NotFound
 from ndstream.stores.memory import Array, Group, Null, Tree, Values
+from ndstream.testing.strategies import expected, keys, numbered, selections
 
 __all__ = ["StoreSuite", "collect", "same", "suite_tree", "write_tree"]
 
@@ -206,22 +206,6 @@ def same(left: Any, right: Any) -> bool:
     return bool(left.tobytes() == right.tobytes())
 
 
-@st.composite
-def keys(draw: st.DrawFn, shape: tuple[int, ...]) -> Any:
-    """Index expressions that numpy and h5py understand alike: plain ones, and one list or mask among slices."""
-    if not shape or draw(st.booleans()):
-        return draw(hnp.basic_indices(shape, allow_newaxis=False))
-    axis = draw(st.integers(0, len(shape) - 1))
-    key: list[Any] = [draw(st.slices(side)) for side in shape]
-    side = shape[axis]
-    if draw(st.booleans()):
-        key[axis] = draw(hnp.arrays(bool, side))
-    else:
-        index = st.integers(-side, side - 1) if side else st.nothing()
-        key[axis] = np.array(draw(st.lists(index, max_size=9)), np.int64)
-    return tuple(key)
-
-
 class Bench:
     """A store that runs, the tree that it serves, and the event loop that it runs in."""
 
@@ -268,6 +252,7 @@ class Bench:
 
 
 VALUE_NAMES = sorted(_values())
+NAMES = st.sampled_from(["big", "shared", *(f"types/{name}" for name in VALUE_NAMES)])
 MISSING = ["nothing", "runs/nothing", "README/x", "runs/one.h5/x", "/runs", "runs/", "runs//one.h5", "runs/../README"]
 MISSING += [".", "..", "runs/./one.h5", "runs\0", "\udcff", "x" * 5000]
 
@@ -358,12 +343,12 @@ class StoreSuite:
 
     @pytest.mark.parametrize("name", VALUE_NAMES)
     def test_datasets_are_described_with_their_values(self, bench: Bench, name: str) -> None:
-        expected = bench.array(f"types/{name}")
+        values = bench.array(f"types/{name}")
         found = bench.describe(f"/types/{name}", Detail(data=1 << 20))
         assert isinstance(found, model.Dataset)
-        assert found.dtype == from_numpy(expected.dtype)
-        assert found.shape == expected.shape
-        assert same(_array_of(found.dtype, expected.shape, found.data), expected)
+        assert found.dtype == from_numpy(values.dtype)
+        assert found.shape == values.shape
+        assert same(_array_of(found.dtype, values.shape, found.data), values)
 
     def test_data_comes_along_only_when_it_is_small(self, bench: Bench) -> None:
         size = bench.array("shared").nbytes
@@ -382,11 +367,11 @@ class StoreSuite:
         attributes = bench.group("/types").attributes
         assert list(attributes) == VALUE_NAMES
         for name, attribute in attributes.items():
-            expected = bench.array(f"types/{name}")
+            values = bench.array(f"types/{name}")
             assert attribute.problem is None
-            assert attribute.dtype == from_numpy(expected.dtype)
-            assert attribute.shape == expected.shape
-            assert same(_array_of(attribute.dtype, expected.shape, attribute.value), expected)
+            assert attribute.dtype == from_numpy(values.dtype)
+            assert attribute.shape == values.shape
+            assert same(_array_of(attribute.dtype, values.shape, attribute.value), values)
         assert list(bench.group("/").attributes) == ["number", "title"]
 
     def test_null_dataspaces_have_no_shape_and_no_values(self, bench: Bench) -> None:
@@ -467,18 +452,24 @@ class StoreSuite:
 
     @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
     @given(st.data())
-    def test_selections_give_what_numpy_gives(self, bench: Bench, data: st.DataObject) -> None:
-        name = data.draw(st.sampled_from(["big", "shared", *(f"types/{name}" for name in VALUE_NAMES)]))
+    def test_index_expressions_give_what_numpy_gives(self, bench: Bench, data: st.DataObject) -> None:
+        name = data.draw(NAMES)
         array = bench.array(name)
         key = data.draw(keys(array.shape))
-        assert same(bench.read(name, select(key, array.shape)), _taken(array, key))
+        positions = np.asarray(expected(numbered(array.shape), key))
+        assert same(bench.read(name, select(key, array.shape)), _taken(array, positions))
 
-    @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
-    @given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 40)), min_size=1, max_size=20))
-    def test_many_ranges_come_one_behind_the_other(self, bench: Bench, pairs: list[tuple[int, int]]) -> None:
+    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
+    @given(st.data())
+    def test_selections_of_all_kinds_give_what_they_select(self, bench: Bench, data: st.DataObject) -> None:
+        name = data.draw(NAMES)
+        array = bench.array(name)
+        selection = data.draw(selections(array.shape))
+        assert same(bench.read(name, selection), _taken(array, selection.apply(numbered(array.shape))))
+
+    def test_many_ranges_come_one_behind_the_other(self, bench: Bench) -> None:
         array = bench.array("big")
-        starts = np.array([start for start, _ in pairs], np.int64)
-        counts = np.minimum(np.array([count for _, count in pairs], np.int64), 300 - starts)
+        starts, counts = np.array([250, 0, 7, 7, 100]), np.array([50, 3, 0, 20, 150])
         selection = ranges(BIG, starts, counts, ((10, 5), (0, 5)))
         parts = [array[start : start + count, 10:15] for start, count in zip(starts, counts, strict=True)]
         assert same(bench.read("big", selection), np.concatenate(parts))
@@ -512,8 +503,8 @@ class StoreSuite:
             name = ("/big", "/shared", "/types/text", "/soft", "/outside/there")[number % 5]
             if number % 3 == 0:
                 return isinstance(await bench.store.describe("runs/one.h5", name, ANYBODY, Detail()), model.Dataset)
-            expected = np.arange(6, dtype="<i2") if number % 5 == 4 else bench.array(name.replace("soft", "shared"))
-            return same(await collect(await bench.store.read("runs/one.h5", name, ANYBODY, None)), expected)
+            values = np.arange(6, dtype="<i2") if number % 5 == 4 else bench.array(name.replace("soft", "shared"))
+            return same(await collect(await bench.store.read("runs/one.h5", name, ANYBODY, None)), values)
 
         async def all_of_them() -> list[bool]:
             return await asyncio.gather(*(one(number) for number in range(60)))
@@ -554,12 +545,9 @@ class StoreSuite:
         bench.run(work())
 
 
-def _taken(array: NDArray[Any], key: Any) -> NDArray[Any]:
-    """What numpy takes, as an array even where it is one element that is an array itself."""
-    whole = key if isinstance(key, tuple) else (key,)
-    if not any(item is Ellipsis for item in whole):
-        whole = (*whole, ...)
-    return np.asarray(array[whole])
+def _taken(array: NDArray[Any], positions: NDArray[np.int64]) -> NDArray[Any]:
+    """Elements at flat positions, as an array even where it is one element that is an array itself."""
+    return array.reshape(-1)[positions.reshape(-1)].reshape(positions.shape)
 
 
 def _array_of(dtype: Any, shape: tuple[int, ...], value: bytes | list[Any] | None) -> NDArray[Any]:

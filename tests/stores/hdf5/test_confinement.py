@@ -52,7 +52,7 @@ class Tree:
         put(self.root / ".dot" / "a.h5", SECRET)
         put(self.outside / "a.h5", SECRET)
         put(place / "root-but-longer" / "a.h5", SECRET)
-        self.store = HDF5Store({"": self.root}, limits=Limits(workers=2, worker_timeout=20.0))
+        self.store = HDF5Store({"": self.root}, limits=Limits(workers=1))
         self.runner = runner
 
     def read(self, path: str, name: str = "/x", access: Access = ANYBODY) -> set[int]:
@@ -408,7 +408,7 @@ def test_files_do_not_lead_into_hidden_directories(tree: Tree, place: str) -> No
 
 def test_a_file_named_as_a_root_is_served_and_nothing_beside_it(tree: Tree) -> None:
     async def work() -> None:
-        store = HDF5Store({"only.h5": tree.root / "open" / "a.h5"}, limits=Limits(workers=2))
+        store = HDF5Store({"only.h5": tree.root / "open" / "a.h5"}, limits=Limits(workers=1))
         try:
             assert (await collect(await store.read("only.h5", "/x", ANYBODY, None)) == PUBLIC).all()
             for path in ("a.h5", "only.h5/../a.raw", "a.raw", "only.h5/a.h5"):

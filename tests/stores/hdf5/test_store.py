@@ -28,7 +28,7 @@ from ndstream.testing.sample import counted, write_sample
 from ndstream.testing.stores import collect, same
 
 T = TypeVar("T")
-LIMITS = Limits(workers=2, worker_timeout=20.0)
+LIMITS = Limits(workers=1)
 
 
 class Served:
@@ -272,7 +272,7 @@ def test_what_is_kept_stays_within_its_limit(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         for number in range(200):
             file.create_dataset(f"d{number}", data=np.arange(100), chunks=(1,))
-    limits = Limits(workers=2, layout_cache=256 * KiB)
+    limits = Limits(workers=1, layout_cache=256 * KiB)
     with asyncio.Runner() as runner:
         served = Served(tmp_path, runner, limits)
         for number in range(200):
