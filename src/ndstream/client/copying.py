@@ -42,6 +42,14 @@ def copy_object(found: RemoteObject, dest: Any, name: str, *, shallow: bool, exp
     _Copier(shallow=shallow, expand_soft=expand_soft).copy(found, group, last, ())
 
 
+def _describe(found: RemoteObject) -> model.Group | model.Dataset | model.NamedType:
+    """All that is known of an object, and for a group of all its members."""
+    if isinstance(found, Mapping):
+        found.complete()
+        return found.load()
+    return found.described
+
+
 class _Copier:
     """One copy; remembers what it has made, so that two names of one object stay that."""
 
@@ -57,10 +65,7 @@ class _Copier:
 
     def copy(self, found: RemoteObject, into: Any, name: str, inside: tuple[RemoteGroup, ...]) -> None:
         """Copy one object and what is below it; `inside` are the groups that are being copied around it."""
-        described = found.described
-        if described is None:
-            described = found.load() if isinstance(found, Mapping) else None
-        assert described is not None
+        described = _describe(found)
         known = self._made.get(described.address) if described.address else None
         if known is not None:
             self._local.link_hard(into, name, known)

@@ -18,7 +18,7 @@ from ndstream.client.connection import Connection
 from ndstream.client.empty import Empty
 from ndstream.client.gathering import gather
 from ndstream.client.pipeline import Pipeline
-from ndstream.client.values import array_of, read_type
+from ndstream.client.values import array_of, read_type, taken
 from ndstream.client.views import CastView, FieldsView, TextView
 from ndstream.core.dtypes import DType, String, to_numpy
 from ndstream.core.limits import MiB
@@ -144,13 +144,18 @@ class RemoteDataset:
 
     @property
     def compression(self) -> str | None:
-        """Name of the compression filter: gzip, lzf or szip."""
+        """Name of the compression filter: gzip, lzf, szip, or unknown for one that h5py has no name for."""
         return self.pipeline.compression
 
     @property
     def compression_opts(self) -> Any:
         """Options of the compression filter: the level of gzip."""
         return self.pipeline.compression_options
+
+    @property
+    def filter_ids(self) -> tuple[int, ...]:
+        """Registered numbers of all filters, in their order."""
+        return tuple(each.id for each in self._described.filters)
 
     @property
     def shuffle(self) -> bool:
@@ -177,7 +182,7 @@ class RemoteDataset:
             return array_of(present, (), fill)[()]
         if isinstance(present, String) and present.size is None:
             return b""
-        return np.zeros((), self.dtype)[()]
+        return _blank(self.dtype)
 
     @property
     def is_virtual(self) -> bool:
@@ -415,7 +420,7 @@ class RemoteDataset:
     def fetch(self, selection: Selection, result: NDArray[Any]) -> None:
         """Read a selection into a C-contiguous array of its shape, the axes of an array type last."""
         if self.data is not None:
-            result[...] = selection.apply(self.data)
+            result[...] = taken(selection, self.data)
         elif result.dtype != self.dtype.base and (result.dtype.hasobject or self.dtype.hasobject):
             own: NDArray[Any] = np.empty(result.shape, self.dtype.base)
             self._request(selection, own)
@@ -437,7 +442,18 @@ class RemoteDataset:
             whole = connection.describe(self.file_path, self.name, max_depth=0, data_size_limit=self.nbytes)
             if not isinstance(whole, Dataset) or whole.data is None or whole.shape is None:
                 raise
-            result[...] = selection.apply(array_of(whole.dtype, whole.shape, whole.data))
+            result[...] = taken(selection, array_of(whole.dtype, whole.shape, whole.data))
+
+
+def _blank(dtype: np.dtype[Any]) -> Any:
+    """Element of zeros, with None for what is no number."""
+    element = np.zeros((), dtype)
+    if dtype.names is None:
+        return None if dtype.hasobject else element[()]
+    for name in dtype.names:
+        if dtype[name].hasobject:
+            element[name] = _blank(dtype[name])
+    return element[()]
 
 
 def _split(args: Any) -> tuple[list[str], Any]:

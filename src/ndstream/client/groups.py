@@ -9,6 +9,8 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
+import msgspec
+
 from ndstream.client import display
 from ndstream.client.attributes import RemoteAttributes
 from ndstream.client.connection import Connection
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 5
 DATA_SIZE_LIMIT = 1 * MiB
+
+SINGLE = 2  # members of a group that are asked for one by one, before all that are missing are asked for at once
+TOGETHER = 8 * MiB  # data that may come along with these
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +73,9 @@ class RemoteGroup(Mapping[str, Any]):
         self._parent = parent
         self._file: RemoteFile | None = file if file is not None or parent is None else parent._file
         self._opened: dict[str, RemoteObject] = {}
+        self._singles = 0
+        # A description that was asked for itself holds all that the server will tell of the members.
+        self._complete = data is None
 
     @property
     def described(self) -> model.Group | None:
@@ -167,10 +175,12 @@ class RemoteGroup(Mapping[str, Any]):
 
     def values(self) -> Values:
         """Objects, in order."""
+        self.complete()
         return Values(self)
 
     def items(self) -> Items:
         """Names and objects, in order."""
+        self.complete()
         return Items(self)
 
     def visit(self, func: Callable[[str], Any]) -> Any:
@@ -307,8 +317,36 @@ class RemoteGroup(Mapping[str, Any]):
                 return self._find(node.target, links + 1)
             except NotFound as error:
                 raise NotFound(f"{self._place(self._join(name))} is a link to {node.target}: {error}") from error
+        if _is_untold(node):
+            node = self._ask(name)
         self._opened[name] = made = self._open(self._join(name), node)
         return made
+
+    def _ask(self, name: str) -> model.Node:
+        """Describe a member that did not come along; many of them together."""
+        self._singles += 1
+        if self._singles > SINGLE:
+            self.complete()
+            node = self._node(name)
+            if not _is_untold(node):
+                return node
+        return self._describe(self._join(name))
+
+    def complete(self) -> None:
+        """Ask for what is missing of the members, all at once, unless that was done or the group was asked for itself.
+
+        A server describes the members of a group that is asked for, but not always those of one inside of another.
+        """
+        described = self.load()
+        if self._complete or not any(_is_untold(node) for node in described.members.values()):
+            return
+        self._complete = True
+        data = min(self._data_size_limit, TOGETHER // len(described.members))
+        found = self.connection.describe(self.file_path, self.name, max_depth=0, data_size_limit=data)
+        if isinstance(found, model.Group):
+            told = {name: node for name, node in found.members.items() if name in described.members}
+            known = {name: node for name, node in described.members.items() if not _is_untold(node)}
+            self._described = msgspec.structs.replace(described, members=described.members | told | known)
 
     def _node(self, name: str) -> model.Node:
         try:
@@ -317,10 +355,11 @@ class RemoteGroup(Mapping[str, Any]):
             raise NotFound(f"{self._place(self.name)} has no member {name!r}") from None
 
     def _open(self, name: str, node: model.Node) -> RemoteObject:
-        if isinstance(node, (model.HardLink, model.ExternalLink)):
-            node = self._describe(name)
         match node:
             case model.Group():
+                around = self._around(node.address)
+                if around is not None:
+                    return around
                 return RemoteGroup(
                     self.connection, self.file_path, name, self._max_depth, self._data_size_limit, node, self
                 )
@@ -332,6 +371,15 @@ class RemoteGroup(Mapping[str, Any]):
                 raise by_code(code)(f"{self._place(name)}: {problem}")
             case _:
                 raise ProtocolError(f"{self._place(name)}: the server describes a link in place of an object")
+
+    def _around(self, address: int) -> RemoteGroup | None:
+        """The group at this address, if this one is in it: a hard link may lead back."""
+        group: RemoteGroup | None = self
+        while address and group is not None:
+            if group._described is not None and group._described.address == address:
+                return group
+            group = group._parent
+        return None
 
     def _describe(self, name: str) -> model.Node:
         return self.connection.describe(
@@ -346,6 +394,7 @@ class RemoteGroup(Mapping[str, Any]):
         group = start._find("/".join(before) or ".", 0)
         if not isinstance(group, RemoteGroup):
             raise NotFound(f"{self._place(group.name)} is no group")
+        group.complete()
         match group._node(last):
             case model.SoftLink(target=target):
                 return SoftLink(target)
@@ -372,6 +421,7 @@ class RemoteGroup(Mapping[str, Any]):
         return True
 
     def _visit(self, func: Callable[[str, Any], Any], prefix: str, inside: tuple[RemoteGroup, ...]) -> Any:
+        self.complete()
         for name in self:
             path = prefix + name
             try:
@@ -406,6 +456,11 @@ def _text(name: str | bytes) -> str:
     if not isinstance(name, str):
         raise InvalidRequest(f"members have names, not {name!r}")
     return name
+
+
+def _is_untold(node: model.Node) -> bool:
+    """Whether an object exists of which nothing has been told."""
+    return isinstance(node, (model.HardLink, model.ExternalLink))
 
 
 def _is_about_object(error: NDStreamError, node: model.Node) -> bool:

@@ -19,11 +19,11 @@ class Pipeline:
 
     @property
     def compression(self) -> str | None:
-        """gzip, szip, lzf, or None for none and for all others."""
+        """gzip, szip, lzf, "unknown" for filters that others registered, None for none."""
         for number, name in ((DEFLATE, "gzip"), (LZF, "lzf"), (SZIP, "szip")):
             if number in self._by_number:
                 return name
-        return None
+        return "unknown" if self._by_number.keys() - {SHUFFLE, FLETCHER32, SCALEOFFSET} else None
 
     @property
     def compression_options(self) -> int | tuple[str, int] | None:

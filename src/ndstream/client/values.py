@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from ndstream.core.dtypes import DType, is_fixed, readable, to_numpy
 from ndstream.core.elements import restore
+from ndstream.core.selection import Selection
 from ndstream.errors import ProtocolError, UnsupportedDType
 
 
@@ -22,7 +24,7 @@ def read_type(dtype: DType) -> DType:
     """
     found = readable(dtype)
     if found is None:
-        raise UnsupportedDType(f"elements of type {dtype} cannot be read")
+        raise UnsupportedDType(f"elements of type {getattr(dtype, 'name', dtype)} cannot be read")
     return found
 
 
@@ -49,3 +51,12 @@ def array_of(dtype: DType, shape: tuple[int, ...], value: bytes | list[Any]) -> 
         return flat.reshape(shape + target.shape)
     except ValueError as error:
         raise ProtocolError(f"{len(value)} bytes do not make an array of shape {shape} and type {target}") from error
+
+
+def taken(selection: Selection, array: NDArray[Any]) -> NDArray[Any]:
+    """Take a selection from an array that may have the axes of an array type behind those of the dataset."""
+    extra = array.shape[len(selection.source) :]
+    if not extra:
+        return selection.apply(array)
+    positions = selection.apply(np.arange(prod(selection.source)).reshape(selection.source))
+    return array.reshape(-1, *extra)[positions]

@@ -296,12 +296,11 @@ def _stored(data: Document, dtype: DType, shape: tuple[int, ...]) -> bytes | lis
         return elements.for_type(present)
     fixed = _fixed(data)
     target = to_numpy(present)
-    if fixed.dtype != target and len(fixed.body) == prod(shape) * target.itemsize and target.subdtype:
-        return fixed.body  # the axes of an array type may stand in the shape
-    array = convert(np.frombuffer(fixed.body, fixed.dtype), target)
-    if array.nbytes != prod(shape) * target.itemsize:
-        raise ProtocolError(f"{array.nbytes} bytes of data came for a dataset of shape {shape} and type {target}")
-    return fixed.body if same_bytes(fixed.dtype, target) else array.tobytes()
+    if prod(fixed.shape + fixed.dtype.shape) != prod(shape + target.shape):
+        raise ProtocolError(f"data of shape {fixed.shape} came for a dataset of shape {shape} and type {target}")
+    if same_bytes(fixed.dtype.base, target.base):
+        return fixed.body
+    return convert(np.frombuffer(fixed.body, fixed.dtype.base), target.base).tobytes()
 
 
 def _elements(document: Document) -> Elements:
