@@ -16,7 +16,7 @@ import trustme
 
 from ndstream.config import load
 from ndstream.core.ports import Receive, Scope, Send
-from ndstream.errors import ConfigError
+from ndstream.errors import Busy, ConfigError, ServiceError
 from ndstream.server import run
 from ndstream.server.listen import bind, url_of
 from ndstream.server.run import Server
@@ -133,6 +133,16 @@ def test_the_store_is_closed_with_the_server(start: Start) -> None:
     server = start(store=Closing({}))
     server.__exit__(None, None, None)
     assert closed.is_set()
+
+
+def test_a_store_that_does_not_start_ends_the_server(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(MemoryStore):
+        async def start(self) -> None:
+            raise Busy("no room for workers")
+
+    with pytest.raises(ServiceError, match="did not start"):
+        start(store=Broken({}))
+    assert "the store does not start: no room for workers" in caplog.text
 
 
 @pytest.fixture

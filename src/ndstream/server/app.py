@@ -25,7 +25,7 @@ from ndstream.core.ports import (
     Store,
     StoreFactory,
 )
-from ndstream.errors import ConfigError, NotFound
+from ndstream.errors import ConfigError, NDStreamError, NotFound
 from ndstream.server.answer import TEXT, Answer
 from ndstream.server.auth import Authenticated, Authenticator
 from ndstream.server.limit import Limited, Turns
@@ -174,8 +174,12 @@ class Application:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                if isinstance(self.store, Starting):
-                    await self.store.start()
+                try:
+                    if isinstance(self.store, Starting):
+                        await self.store.start()
+                except (NDStreamError, OSError) as error:
+                    await send({"type": "lifespan.startup.failed", "message": f"the store does not start: {error}"})
+                    return
                 await send({"type": "lifespan.startup.complete"})
             else:
                 await self.aclose()

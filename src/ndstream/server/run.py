@@ -84,13 +84,23 @@ class Server:
         self.url = url_of(settings.host, self.port, tls=settings.certificate is not None)
         self._uvicorn = _Uvicorn(self.app, config)
         self._thread: threading.Thread | None = None
+        self._failure: ServiceError | None = None
         _warn(config, self._sockets)
 
     def run(self, on_ready: Callable[[str], object] | None = None) -> None:
-        """Answer requests until `stop` or, in the main thread, a signal."""
+        """Answer requests until `stop` or, in the main thread, a signal.
+
+        Raises
+        ------
+        ServiceError
+            The store does not start.
+        """
         self._uvicorn.on_ready = (lambda: on_ready(self.url)) if on_ready is not None else None
         try:
             self._uvicorn.run(sockets=self._sockets)
+        except SystemExit as error:
+            # uvicorn's way to say so.
+            raise ServiceError("the server did not start; the log says why") from error
         finally:
             _close(self._sockets)
 
@@ -103,9 +113,9 @@ class Server:
         self._thread = threading.Thread(target=self._run_in_thread, args=(ready,), name="ndstream-server")
         self._thread.start()
         ready.wait()
-        if not self._uvicorn.started:
+        if self._failure is not None:
             self._thread.join()
-            raise ServiceError("the server did not start; the log says why")
+            raise self._failure
         return self
 
     def __exit__(
@@ -118,6 +128,8 @@ class Server:
     def _run_in_thread(self, ready: threading.Event) -> None:
         try:
             self.run(lambda _: ready.set())
+        except ServiceError as error:
+            self._failure = error
         finally:
             ready.set()
 

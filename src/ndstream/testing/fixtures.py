@@ -121,8 +121,10 @@ class LocalServer:
         raise AssertionError(f"the server did not start; it said:\n{seen.decode(errors='replace')}\n{self.output()}")
 
     def _kill_session(self) -> None:
-        for pid in _session(self.process.pid):
+        pids = _session(self.process.pid)
+        for pid in pids:
             _signal(pid, signal.SIGKILL)
+        _still_alive(pids, STOP_TIMEOUT)
 
     def _close(self) -> None:
         if self.process.stdout is not None:
