@@ -157,7 +157,10 @@ def test_data_comes_the_same_whether_the_description_held_it_or_not(peer: MakePe
             "a": Array(np.arange(1000, dtype=">i4").reshape(10, 100)),
             "s": Array(objects(["größe".encode(), b""], STRINGS)),
             "sub": Group(
-                {"v": Array(objects([np.arange(3), np.arange(0)], SEQUENCES)), "scalar": Array(np.array(2, "<f4"))}
+                {
+                    "v": Array(objects([np.arange(3, dtype="<i4"), np.arange(0, dtype="<i4")], SEQUENCES)),
+                    "scalar": Array(np.array(2, "<f4")),
+                }
             ),
         },
         {"title": np.array(3)},

@@ -99,7 +99,7 @@ def test_numbers_arrive_little_endian_and_compounds_without_gaps(data: bytes) ->
 
 @pytest.mark.parametrize("dtype", ["<i4", "u1", "<f8", "S3", "?", RECORD, "V7"])
 def test_bytes_that_need_no_change_are_not_copied(dtype: Any) -> None:
-    buffer = memoryview(bytes(7 * np.dtype(dtype).itemsize))
+    buffer = bytes(7 * np.dtype(dtype).itemsize)
     assert wire_type(from_numpy(np.dtype(dtype))).convert(buffer) is buffer
 
 

@@ -22,7 +22,7 @@ _CONTENT_TYPE = (b"content-type", MEDIA_TYPE.encode())
 _ANNOUNCEMENT = ANNOUNCEMENT.encode()
 _ALLOWED = (b"allow", b"GET, HEAD, POST")
 _CLOSE = (b"connection", b"close")
-_LONG_BODY = 1 << 16  # bytes; longer requests are decoded in a thread
+_LONG_REQUEST = 1 << 16  # bytes; longer requests are decoded in a thread
 _JOINED = 1 << 16  # bytes; buffers up to this length are sent together
 
 # What is wrong with a file or a dataset is the same as if it were not there: stock clients know no more.
@@ -88,11 +88,14 @@ class Endpoints:
             elif name == _ANNOUNCEMENT:
                 extended = value == b"1"
         if scope["method"] != "POST":
-            return extended, codec.parse_query(scope["query_string"], self._limits)
+            query: bytes = scope["query_string"]
+            if len(query) > _LONG_REQUEST:
+                return extended, await asyncio.to_thread(codec.parse_query, query, self._limits)
+            return extended, codec.parse_query(query, self._limits)
         if content_type != _CONTENT_TYPE[1]:
             raise UnsupportedMediaType(f"the body of a request must be {MEDIA_TYPE}")
         body = await _read_body(receive, length, self._limits)
-        if len(body) > _LONG_BODY:
+        if len(body) > _LONG_REQUEST:
             return extended, await asyncio.to_thread(codec.parse_body, body, self._limits)
         return extended, codec.parse_body(body, self._limits)
 

@@ -24,6 +24,7 @@ from ndstream.protocols.hdfstream.messages import Request, Slices
 from ndstream.protocols.hdfstream.slices import select, split
 from ndstream.protocols.hdfstream.streams import Stream, WatchedStream, open_stream
 from ndstream.protocols.hdfstream.wire_types import wire_type
+from ndstream.wire.buffers import BufferPool
 from ndstream.wire.ndmsgpack import Buffer
 
 T = TypeVar("T")
@@ -70,6 +71,7 @@ class HDFStream:
         self._limits = service.limits
         self._counters = service.counters
         self._cache = DocumentCache(service.limits.layout_cache // 4)
+        self._pool = BufferPool(2 * service.limits.request_memory)
         self._failing: OrderedDict[tuple[str, str, str], None] = OrderedDict()
 
     async def answer(self, path: str, request: Request, access: Access, *, extended: bool) -> Answer:
@@ -134,7 +136,7 @@ class HDFStream:
 
         reading = await self._store.read(path, name, access, choose)
         try:
-            stream = open_stream(reading, extended=extended, inner=_inner(reading, slices, extended))
+            stream = open_stream(reading, self._pool, extended=extended, inner=_inner(reading, slices, extended))
             ready = stream.ready
         except BaseException:
             await reading.aclose()
@@ -205,7 +207,7 @@ class HDFStream:
                 raise DataError(f"{name} could not be read to its end before")
             reading = await self._store.read(path, name, access, None)
             try:
-                stream = open_stream(reading, extended=extended)
+                stream = open_stream(reading, self._pool, extended=extended)
             except BaseException:
                 await reading.aclose()
                 raise

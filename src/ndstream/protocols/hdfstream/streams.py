@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from math import prod
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ndstream.core.dtypes import readable
@@ -17,6 +17,7 @@ from ndstream.protocols.hdfstream.documents import carried, spelled
 from ndstream.protocols.hdfstream.messages import Slices
 from ndstream.protocols.hdfstream.slices import select
 from ndstream.protocols.hdfstream.wire_types import WireType, wire_type
+from ndstream.wire.buffers import BufferPool
 from ndstream.wire.ndmsgpack import (
     LONGEST_PREFIX,
     Bins,
@@ -49,11 +50,13 @@ class Stream(Protocol):
         ...
 
 
-def open_stream(reading: Reading, *, extended: bool, inner: Slices | None = None) -> Stream:
+def open_stream(reading: Reading, pool: BufferPool, *, extended: bool, inner: Slices | None = None) -> Stream:
     """Encode what a reading gives.
 
     Parameters
     ----------
+    pool : BufferPool
+        For what has to be converted.
     extended
         Whether the client understands our extension.
     inner : Slices, optional
@@ -70,7 +73,7 @@ def open_stream(reading: Reading, *, extended: bool, inner: Slices | None = None
     if wire.carrier == "nothing":
         raise UnsupportedDType("elements of this type cannot be read")
     if wire.carrier == "bytes":
-        return ArrayStream(reading, wire, extended=extended, inner=inner)
+        return ArrayStream(reading, wire, pool, extended=extended, inner=inner)
     if inner is not None and inner.rank:
         select(inner, ())
     return ElementStream(reading, extended=extended)
@@ -79,9 +82,12 @@ def open_stream(reading: Reading, *, extended: bool, inner: Slices | None = None
 class ArrayStream:
     """Elements of a fixed size: the prefix, then the bytes in bins (SPEC.md, "Arrays")."""
 
-    def __init__(self, reading: Reading, wire: WireType, *, extended: bool, inner: Slices | None) -> None:
+    def __init__(
+        self, reading: Reading, wire: WireType, pool: BufferPool, *, extended: bool, inner: Slices | None
+    ) -> None:
         self._reading = reading
         self._wire = wire
+        self._recast = None if wire.stored == wire.target else wire.recast(pool)
         self._narrow: Callable[[NDArray[Any]], NDArray[Any]] | None = None
         dims = wire.dims
         if inner is not None and (inner.rank or wire.dims):
@@ -101,7 +107,7 @@ class ArrayStream:
         ready = self._reading.ready
         if ready is None:
             return None
-        data = self._convert(ready)
+        data = self._convert(ready) if self._converts else ready
         if len(data) != self._nbytes:
             raise DataError(f"{len(data)} bytes came for an array of {self._nbytes}")
         return b"".join((self._prefix, bin_header(len(data)), data)) if len(data) else self._prefix
@@ -111,7 +117,9 @@ class ArrayStream:
         yield self._prefix
         bins = Bins(self._nbytes)
         async for buffer in self._reading.buffers():
-            for piece in bins.cut(memoryview(self._convert(buffer))):
+            if self._converts:
+                buffer = await asyncio.to_thread(self._convert, buffer)
+            for piece in bins.cut(buffer):
                 yield piece
         bins.finish()
 
@@ -119,10 +127,14 @@ class ArrayStream:
         """See `Stream`."""
         await self._reading.aclose()
 
-    def _convert(self, buffer: memoryview) -> bytes | memoryview:
+    @property
+    def _converts(self) -> bool:
+        return self._recast is not None or self._narrow is not None
+
+    def _convert(self, buffer: memoryview) -> memoryview:
         if self._narrow is not None:
-            buffer = memoryview(np.ascontiguousarray(self._narrow(self._wire.array(buffer))).tobytes())
-        return self._wire.convert(buffer)
+            buffer = memoryview(self._narrow(self._wire.array(buffer)).tobytes())
+        return buffer if self._recast is None else self._recast(buffer)
 
 
 def _prefix(wire: WireType, shape: tuple[int, ...], nbytes: int, *, extended: bool) -> bytes:

@@ -35,6 +35,8 @@ from ndstream.core.dtypes import (
     to_numpy,
 )
 from ndstream.errors import UnsupportedDType
+from ndstream.wire.buffers import BufferPool
+from ndstream.wire.recast import Recast
 
 Carrier: TypeAlias = Literal["bytes", "strings", "arrays", "paths", "values", "nothing"]
 
@@ -77,12 +79,15 @@ class WireType:
         flat: NDArray[Any] = np.frombuffer(buffer, self.stored)
         return flat.reshape(-1, *self.dims) if self.dims else flat
 
-    def convert(self, buffer: bytes | memoryview) -> bytes | memoryview:
-        """Make wire bytes of stored ones; the very same buffer when nothing differs. `carrier` is "bytes"."""
-        if self.stored == self.target or not len(buffer):
-            return buffer
-        converted = np.frombuffer(buffer, self.stored).astype(self.target)
-        return converted.view(np.uint8).data
+    def recast(self, pool: BufferPool | None = None) -> Recast:
+        """Conversion of stored bytes to those on the wire, into buffers of `pool`; `carrier` is "bytes"."""
+        assert self.stored is not None
+        assert self.target is not None
+        return Recast(self.stored, self.target, pool)
+
+    def convert(self, buffer: bytes) -> bytes | memoryview:
+        """Make wire bytes of a few stored ones; the very same object when nothing differs. `carrier` is "bytes"."""
+        return buffer if self.stored == self.target else self.recast()(memoryview(buffer))
 
 
 def wire_type(dtype: DType) -> WireType:
