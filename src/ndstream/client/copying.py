@@ -100,8 +100,15 @@ class _Copier:
                 case model.Unreadable(problem=problem):
                     _log.warning("%s/%s is left out: %s", group.name.rstrip("/"), member, problem)
                 case _:
-                    self.copy(group[member], made, member, (*inside, group))
+                    self._member(group, member, made, inside)
         return made
+
+    def _member(self, group: RemoteGroup, member: str, into: Any, inside: tuple[RemoteGroup, ...]) -> None:
+        """Copy one member; a type that cannot be written costs nothing but this member."""
+        try:
+            self.copy(group[member], into, member, (*inside, group))
+        except UnsupportedDType as error:
+            _log.warning("%s/%s is left out: %s", group.name.rstrip("/"), member, error)
 
     def _follows(self, group: RemoteGroup, member: str, inside: tuple[RemoteGroup, ...]) -> bool:
         """Whether a soft link is replaced by what it leads to: not if that is nothing, or a group around it."""

@@ -59,4 +59,5 @@ def taken(selection: Selection, array: NDArray[Any]) -> NDArray[Any]:
     if not extra:
         return selection.apply(array)
     positions = selection.apply(np.arange(prod(selection.source)).reshape(selection.source))
-    return array.reshape(-1, *extra)[positions]
+    found: NDArray[Any] = array.reshape(-1, *extra)[positions]
+    return found

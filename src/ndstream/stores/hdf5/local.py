@@ -20,6 +20,7 @@ from ndstream.core.dtypes import (
     Compound,
     DType,
     Reference,
+    String,
     is_fixed,
     readable,
     to_numpy,
@@ -96,10 +97,8 @@ def create_dataset(group: h5py.Group, name: str, described: Dataset) -> h5py.Dat
                 properties.set_filter(each.id, _OPTIONAL if each.optional else 0, each.options)
     elif described.storage == "compact":
         properties.set_layout(h5d.COMPACT)
-    if described.fill is not None and stored is described.dtype and is_fixed(stored):
-        spelled = to_numpy(stored)
-        if not spelled.subdtype:
-            properties.set_fill_value(np.frombuffer(described.fill, spelled).reshape(()))
+    if described.fill is not None and any(described.fill) and stored is described.dtype:
+        _set_fill(properties, stored, described.fill)
     made = h5d.create(group.id, name.encode(), type_id(stored), _space(described.shape, described.maxshape), properties)
     return h5py.Dataset(made)
 
@@ -148,6 +147,16 @@ def _write_attribute(target: Any, name: str, attribute: Attribute) -> None:
         spelled = to_numpy(stored)
         flat: NDArray[Any] = np.frombuffer(value or b"", spelled)
         made.write(flat.reshape(attribute.shape + spelled.shape), mtype=type_id(stored))
+
+
+def _set_fill(properties: h5p.PropDCID, dtype: DType, fill: bytes) -> None:
+    """Set the fill value, of a type that h5py can set it for: of arrays and of objects it cannot."""
+    if isinstance(dtype, String) and dtype.size is not None:
+        # h5py takes the memory of a fixed string for a pointer; of a variable one it makes a fixed one itself.
+        text = fill.rstrip(b"\0")
+        properties.set_fill_value(np.array(text, dtype=h5py.string_dtype(dtype.charset)))
+    elif is_fixed(dtype) and not isinstance(dtype, Array):
+        properties.set_fill_value(np.frombuffer(fill, to_numpy(dtype)).reshape(()))
 
 
 def _write(dataset: h5d.DatasetID, memory: h5s.SpaceID, file: h5s.SpaceID, data: NDArray[Any]) -> None:
