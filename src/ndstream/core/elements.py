@@ -40,8 +40,8 @@ def flatten(array: NDArray[Any], dtype: DType, *, name_of: NameOf | None = None)
     Parameters
     ----------
     array : ndarray, any shape
-        Objects or records, as `to_numpy` spells `dtype`. Fixed members of records may be spelled in any way that has
-        the same bytes.
+        Objects or records, as `to_numpy` spells `dtype`. Fixed members of records and elements of sequences may be
+        spelled in any way that has the same bytes: h5py itself mislabels sequences of big-endian numbers.
     dtype : DType, not fixed
         What the elements are.
     name_of : callable, optional
@@ -89,9 +89,7 @@ def _column(array: NDArray[Any], dtype: DType, name_of: NameOf | None) -> list[A
 def _payload(item: Any, base: DType, name_of: NameOf | None) -> Any:
     if not isinstance(item, np.ndarray):  # an element that was never written
         return b"" if is_fixed(base) else []
-    if is_fixed(base):
-        return item.astype(to_numpy(base).base, copy=False).tobytes()
-    return _flat(item, base, name_of)
+    return item.tobytes() if is_fixed(base) else _flat(item, base, name_of)
 
 
 def restore(elements: list[Any], dtype: DType, shape: tuple[int, ...]) -> NDArray[Any]:

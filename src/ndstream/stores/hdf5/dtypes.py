@@ -115,7 +115,12 @@ def _examine(type_: h5t.TypeID) -> Kind:
     plain = type_.copy()  # a committed type would keep its file open
     dtype = _describe(plain, 0)
     target = readable(dtype)
-    memory, spelled = (plain, np.dtype("V")) if target is None else _memory(plain, dtype, target)
+    memory, spelled = plain, np.dtype("V1")
+    if target is not None:
+        try:
+            memory, spelled = _memory(plain, dtype, target)
+        except (TypeError, ValueError):  # also what h5py raises for types it has no way to read
+            target = None
     size = None if target is None else item_size(target)
     return Kind(dtype=dtype, target=target, size=size, handle=memory_size(dtype), memory=memory, spelled=spelled)
 
@@ -129,6 +134,11 @@ def _memory(type_: h5t.TypeID, stored: DType, dtype: DType) -> tuple[h5t.TypeID,
     if size is not None:
         return (type_ if dtype is stored else type_id(dtype)), np.dtype(f"V{size}")
     if not isinstance(dtype, Compound) or not isinstance(stored, Compound):
+        # h5py chooses by itself what it makes of foreign numbers in sequences, and then mislabels big-endian ones.
+        if dtype is not stored and not (
+            isinstance(dtype, Sequence) and type_.get_super().dtype == to_numpy(dtype.base)
+        ):
+            raise UnsupportedDType("sequences of such numbers cannot be read")
         spelled = to_numpy(dtype, references=(h5py.Reference, h5py.RegionReference))
         return h5t.py_create(spelled), spelled
     members = [

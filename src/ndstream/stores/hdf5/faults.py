@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from ndstream.errors import Corrupt, NDStreamError, TooLarge, UnsupportedDType, UnsupportedFilter
+from ndstream.errors import Corrupt, NDStreamError, TooLarge, UnsupportedDType
 
 #: What h5py raises when the library fails. Other exceptions are mistakes of ours.
 LIBRARY_ERRORS = (OSError, KeyError, ValueError, RuntimeError, TypeError, MemoryError)
@@ -33,8 +33,6 @@ def translate(error: Exception) -> NDStreamError:
     if isinstance(error, RecursionError):
         return Corrupt("it is nested without end")
     reason = reason_of(error)
-    if "filter" in reason and ("not registered" in reason or "not available" in reason or "not found" in reason):
-        return UnsupportedFilter(reason)
-    if "conversion path" in reason or "datatype conversion" in reason:
+    if isinstance(error, TypeError) or "conversion path" in reason:
         return UnsupportedDType(reason)
     return Corrupt(reason)

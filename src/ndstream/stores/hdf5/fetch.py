@@ -7,11 +7,11 @@ from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
-from h5py import h5a, h5d, h5s
+from h5py import h5a, h5d, h5s, h5z
 from numpy.typing import NDArray
 
 from ndstream.core.elements import NameOf, flatten
-from ndstream.errors import InvalidSelection, OutOfBounds, TooLarge, UnsupportedDType
+from ndstream.errors import InvalidSelection, OutOfBounds, TooLarge, UnsupportedDType, UnsupportedFilter
 from ndstream.stores.hdf5.dtypes import Kind, kind_of
 
 Box: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
@@ -45,11 +45,10 @@ def read_box(dataset: h5d.DatasetID, box: Box, *, most: int, name_of: NameOf) ->
         The box does not fit the dataset.
     TooLarge
         The answer has more than `most` bytes.
-    UnsupportedDType
-        There is no way to read the type.
+    UnsupportedDType, UnsupportedFilter
+        There is no way to read the type, or to undo a filter.
     """
-    space = dataset.get_space()
-    _check(space, box)
+    _check(dataset.get_space(), box)
     kind = kind_of(dataset.get_type())
     if kind.target is None:
         raise UnsupportedDType("elements of this type cannot be read")
@@ -59,12 +58,12 @@ def read_box(dataset: h5d.DatasetID, box: Box, *, most: int, name_of: NameOf) ->
     if kind.size is not None:
         data = np.empty(total * kind.size, np.uint8)
         if total:
-            dataset.read(_memory_space(box), _select(space, box), data, mtype=kind.memory)
+            _read(dataset, box, data, kind)
         return data.tobytes()
     elements: list[Any] = []
     for part in _parts(box):
         array: NDArray[Any] = np.empty(prod(part[1]), kind.spelled)
-        dataset.read(_memory_space(part), _select(space, part), array, mtype=kind.memory)
+        _read(dataset, part, array, kind)
         found = flatten(array, kind.target, name_of=name_of)
         most -= weight(found)
         if most < 0:
@@ -104,15 +103,22 @@ def _check(space: h5s.SpaceID, box: Box) -> None:
             raise OutOfBounds(f"{count} elements from {start}, {step} apart, leave an axis of {size}")
 
 
-def _select(space: h5s.SpaceID, box: Box) -> h5s.SpaceID:
+def _read(dataset: h5d.DatasetID, box: Box, target: NDArray[Any], kind: Kind) -> None:
+    """Read a box that is not empty into `target`, which has room for it."""
     start, count, step = box
+    space = dataset.get_space()
     if count:
         space.select_hyperslab(start, count, step)
-    return space
-
-
-def _memory_space(box: Box) -> h5s.SpaceID:
-    return h5s.create_simple((prod(box[1]),))
+    try:
+        dataset.read(h5s.create_simple((prod(count),)), space, target, mtype=kind.memory)
+    except OSError:
+        # The library only says that it looked for a plugin, and where.
+        plist = dataset.get_create_plist()
+        for index in range(plist.get_nfilters()):
+            number = plist.get_filter(index)[0]
+            if not h5z.filter_avail(number):
+                raise UnsupportedFilter(f"filter {number} is not installed on the server") from None
+        raise
 
 
 def _parts(box: Box) -> Iterator[Box]:
