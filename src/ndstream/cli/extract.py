@@ -110,7 +110,7 @@ class Extract:
             around[...] = found
         else:
             around.reshape(1)[0] = found  # numpy would take a sequence for elements, not for the one element
-        return _within(selection, box, self._element).apply(around)
+        return np.asarray(_within(selection, box, self._element).apply(around), order="C")
 
 
 def _within(selection: Selection, box: tuple[tuple[int, int], ...], element: tuple[int, ...]) -> Selection:

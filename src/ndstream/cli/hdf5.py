@@ -50,9 +50,11 @@ def _write_part(extract: Extract, file: Any, name: str) -> None:
         chunks = source.chunks if len(extract.shape) == source.ndim and 0 not in extract.shape else None
         described = msgspec.structs.replace(
             source.described,
-            dtype=_element(source.described.dtype),
+            dtype=(element := _element(source.described.dtype)),
+            fill=source.described.fill if element is source.described.dtype else None,
             shape=extract.shape,
             maxshape=extract.shape,
+            storage="contiguous" if chunks is None else "chunked",
             chunks=chunks and tuple(map(min, chunks, extract.shape)),
         )
         made = local.create_dataset(file, name, described)
