@@ -80,7 +80,8 @@ def _indices(draw: st.DrawFn, side: int, joint: tuple[int, ...]) -> Any:
         shape = (*shape[:-1], 0)
     size = math.prod(shape)
     values = draw(st.lists(st.integers(-side, max(side - 1, 0)), min_size=size, max_size=size))
-    array = np.array(values, draw(st.sampled_from((np.int64, np.int32, np.int8 if side < 128 else np.int16)))).reshape(shape)
+    narrow = np.int8 if side < 128 else np.int16
+    array = np.array(values, draw(st.sampled_from((np.int64, np.int32, narrow)))).reshape(shape)
     if draw(st.booleans()) and array.shape == np.shape(array.tolist()):
         return array.tolist()
     return array % side if side and draw(st.booleans()) else array
