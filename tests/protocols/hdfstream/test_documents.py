@@ -7,16 +7,18 @@ from dataclasses import replace
 from typing import Any
 
 import h5py
+import msgpack
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ndstream.core import dtypes
+from ndstream.core import dtypes, model
 from ndstream.core.limits import DEFAULT_LIMITS
-from ndstream.core.model import Dataset, ExternalLink, SoftLink
+from ndstream.core.model import Dataset, ExternalLink, HardLink, NamedType, SoftLink, Unreadable
 from ndstream.core.ports import Access
-from ndstream.protocols.hdfstream.documents import Describer, disguise, reveal
+from ndstream.errors import Corrupt, DataError, UnsupportedDType
+from ndstream.protocols.hdfstream.documents import Describer, carried, disguise, reveal
 from ndstream.stores.memory import Array, Group, MemoryStore, Null, Tree, Values
 
 from .conftest import Peer
@@ -295,3 +297,59 @@ def test_members_attributes_and_files_called_nd_are_in_reach(peer: MakePeer) -> 
     assert talk.post("/msgpack/vlen/nd", {"object": "/nd~", "slice": "1"}).document["shape"] == [1]
     assert list(talk.post("/msgpack/vlen/nd", {"object": "/"}, extended=True).document["members"]) == ["nd", "nd~"]
     assert talk.get("/msgpack/vlen~", extended=True).status == 404
+
+
+# -- elements of variable length as plain values --
+
+INNER = np.dtype([("nd", "<i2"), ("z", "<c8")])
+TEXT = h5py.string_dtype()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "element", "wanted"),
+    [
+        (np.dtype([("n", ">i4"), ("t", TEXT)]), [b"\0\0\0\x07", "ü".encode()], {"n": 7, "t": "ü"}),
+        (np.dtype([("vlen", "<f8"), ("t", TEXT)]), [bytes(8), b""], {"vlen~": 0.0, "t": ""}),
+        (np.dtype([("i", INNER), ("t", TEXT)]), [b"\1\0" + bytes(8), b""], {"i": {"nd~": 1, "z": [0.0, 0.0]}, "t": ""}),
+        (
+            np.dtype([("i", INNER, (1, 2)), ("t", TEXT)]),
+            [bytes(20), b""],
+            {"i": [[{"nd~": 0, "z": [0.0, 0.0]}, {"nd~": 0, "z": [0.0, 0.0]}]], "t": ""},
+        ),
+        (np.dtype([("a", "<u2", (2,)), ("t", TEXT)]), [b"\1\0\2\0", b""], {"a": [1, 2], "t": ""}),
+        (np.dtype([("f", "<f16"), ("b", "?"), ("o", "V2"), ("t", TEXT)]), [bytes(16), b"\1", b"xy", b""],
+         {"f": 0.0, "b": True, "o": b"xy", "t": ""}),
+        (np.dtype([("s", h5py.vlen_dtype(np.dtype("<i2"))), ("t", TEXT)]), [b"\1\0\2\0", b""], {"s": [1, 2], "t": ""}),
+        (np.dtype([("t", TEXT, (2,))]), [[b"a", b"b"]], {"t": ["a", "b"]}),
+        (h5py.vlen_dtype(TEXT), [b"a", b"\xff"], ["a", "\ufffd"]),
+        (h5py.vlen_dtype(h5py.ref_dtype), ["/x", None], ["/x", None]),
+        (h5py.regionref_dtype, {"name": "/x", "points": [[1]]}, {"name": "/x", "points": [[1]]}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_has_no_form_of_its_own_is_told_in_plain_values(dtype: Any, element: Any, wanted: Any) -> None:
+    values = carried([element], dtypes.from_numpy(dtype))
+    assert msgpack.unpackb(msgpack.packb(values)) == [wanted]
+
+
+def test_sequences_of_arrays_keep_their_axes() -> None:
+    (document,) = carried(
+        [bytes(range(12))], dtypes.Sequence(base=dtypes.Array(base=dtypes.Integer(size=1), shape=(2, 3)))
+    )
+    assert (document.type, document.shape) == ("<i1", (2, 2, 3))
+
+
+def test_what_cannot_be_described_is_an_error_of_its_own() -> None:
+    named = NamedType(dtype=dtypes.Integer(size=4), attributes={})
+    with pytest.raises(UnsupportedDType):
+        Describer(limit=0, extended=False).document(named, "/x")
+    assert Describer(limit=0, extended=True).document(named, "/x").hdf5_object == "datatype"
+    with pytest.raises(Corrupt, match="why"):
+        Describer(limit=0, extended=True).document(Unreadable(problem="why", code="corrupt"), "/x")
+    with pytest.raises(DataError):
+        Describer(limit=0, extended=True).document(HardLink(), "/x")
+    group = model.Group(attributes={}, members={"t": named, "u": Unreadable(problem="why", code="corrupt")})
+    stock: Any = Describer(limit=0, extended=False).document(group, "/")
+    assert stock.members == {"t": None, "u": None}
+    ours: Any = Describer(limit=0, extended=True).document(group, "/")
+    assert ours.more == {"u": {"problem": "why", "code": "corrupt"}}

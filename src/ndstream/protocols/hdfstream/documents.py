@@ -149,10 +149,13 @@ def _plain(element: Any, dtype: DType) -> Any:
 
 
 def _numbers(value: Any) -> Any:
-    """Turn what numpy holds into plain numbers, lists and bytes; records and complex numbers into lists."""
+    """Turn what numpy holds into plain numbers, lists, bytes and maps; complex numbers into pairs."""
     array = np.asarray(value)
     if array.dtype.names:
-        return [_numbers(array[name]) for name in array.dtype.names]
+        if array.ndim:
+            return [_numbers(row) for row in array]
+        alias = disguise(array.dtype.names)
+        return {alias.get(name, name): _numbers(array[name]) for name in array.dtype.names}
     if array.dtype.kind == "c":
         return _numbers(np.stack([array.real, array.imag], axis=-1))
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
