@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -66,7 +67,16 @@ def test_a_wrong_command_line_ends_with_2(arguments: list[str]) -> None:
 def test_a_failure_is_one_line_and_ends_with_1() -> None:
     done = ndstream("ls", "ftp://host/a")
     assert done.returncode == 1
-    assert done.stderr == "ndstream: ftp://host/a: only http:// and https:// are spoken\n"
+    assert done.stderr.startswith("ndstream: 'ftp://host/a' is neither")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_server_that_is_not_there_is_told() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # nobody listens here, and nobody else can
+        done = ndstream("ls", f"http://127.0.0.1:{taken.getsockname()[1]}/x")
+    assert done.returncode == 1
+    assert "refused" in done.stderr
 
 
 def test_debug_shows_where_an_error_comes_from() -> None:

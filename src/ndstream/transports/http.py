@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -104,7 +103,7 @@ class Exchange:
             if watch is not None:
                 watch(done)
         while done < len(buffer):
-            with _translated(self._where, self._timeout):
+            with _Translated(self._where, self._timeout):
                 count = self._response.readinto(buffer[done : done + PIECE])
             if not count:
                 raise ConnectionLost(f"{self._where}: the answer ended {len(buffer) - done} bytes too early")
@@ -113,7 +112,7 @@ class Exchange:
                 watch(count)
 
     def _receive(self, most: int) -> bytes:
-        with _translated(self._where, self._timeout):
+        with _Translated(self._where, self._timeout):
             return self._response.read(most) or b""
 
     def _take(self, most: int) -> bytes:
@@ -124,7 +123,7 @@ class Exchange:
     def finish(self) -> None:
         """Give the connection back for the next request if the body was read to its end, else close it."""
         try:
-            complete = not self._ahead and not self._response.read(1)
+            complete = not self._ahead and (self._response.length_remaining == 0 or not self._response.read(1))
         except (foreign.HTTPError, OSError):
             complete = False
         if complete:
@@ -240,7 +239,7 @@ class HTTPTransport:
         ConnectFailed, ConnectionLost, CertificateError, TimedOut, TransportError
         """
         url = self.base + request.path
-        with _translated(url, self._limits.read_timeout):
+        with _Translated(url, self._limits.read_timeout):
             response = self._connections().request(
                 request.method,
                 url,
@@ -381,29 +380,43 @@ def _pause_asked(head: Head, default: float) -> float:
     return float(text) if text.isdecimal() and len(text) < 9 else default
 
 
-@contextmanager
-def _translated(where: str, timeout: float) -> Iterator[None]:
-    """Turn urllib3's errors into ours, naming the address."""
-    try:
-        yield
-    except NDStreamError:
-        raise
-    except foreign.ConnectTimeoutError as error:
-        raise TimedOut(f"{where}: no connection within the time allowed") from error
-    except (foreign.ReadTimeoutError, TimeoutError) as error:
-        raise TimedOut(f"{where}: nothing came for {timeout:g} s") from error
-    except foreign.SSLError as error:
-        raise _tls_error(where, error) from error
-    except foreign.NewConnectionError as error:
-        raise ConnectFailed(f"{where}: {_cause(error)}") from error
-    except foreign.DecodeError as error:
-        raise ProtocolError(f"{where}: the compressed answer cannot be decoded") from error
-    except (foreign.ProtocolError, ConnectionError) as error:
-        raise ConnectionLost(f"{where}: the connection was lost: {_cause(error)}") from error
-    except (foreign.LocationValueError, foreign.URLSchemeUnknown) as error:
-        raise InvalidRequest(f"{where}: not an address: {error}") from error
-    except foreign.HTTPError as error:
-        raise TransportError(f"{where}: {error}") from error
+class _Translated:
+    """Turns urllib3's errors into ours, naming the address. A class: it is entered several times in each request."""
+
+    __slots__ = ("_timeout", "_where")
+
+    def __init__(self, where: str, timeout: float) -> None:
+        self._where = where
+        self._timeout = timeout
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, (foreign.HTTPError, OSError)) and not isinstance(error, NDStreamError):
+            raise _translation(error, self._where, self._timeout) from error
+
+
+def _translation(error: Exception, where: str, timeout: float) -> NDStreamError:
+    match error:
+        case foreign.ConnectTimeoutError():
+            return TimedOut(f"{where}: no connection within the time allowed")
+        case foreign.ReadTimeoutError() | TimeoutError():
+            return TimedOut(f"{where}: nothing came for {timeout:g} s")
+        case foreign.SSLError():
+            return _tls_error(where, error)
+        case foreign.NewConnectionError():
+            return ConnectFailed(f"{where}: {_cause(error)}")
+        case foreign.DecodeError():
+            return ProtocolError(f"{where}: the compressed answer cannot be decoded")
+        case foreign.ProtocolError() | OSError():
+            return ConnectionLost(f"{where}: the connection was lost: {_cause(error)}")
+        case foreign.LocationValueError() | foreign.URLSchemeUnknown():
+            return InvalidRequest(f"{where}: not an address: {error}")
+        case _:
+            return TransportError(f"{where}: {error}")
 
 
 def _tls_error(where: str, error: foreign.SSLError) -> TransportError:
