@@ -39,10 +39,25 @@ _DOCUMENT = OURS | {"Content-Type": MSGPACK, "Accept-Encoding": "gzip, deflate"}
 _SLICE = OURS | {"Content-Type": MSGPACK, "Accept-Encoding": "identity"}
 _LONGEST_ERROR = 64 * KiB
 _PIECE = 1 * MiB
+_SMALL = 64 * KiB  # an answer that is copied once more rather than read in parts
 _TEXTS = {
     401: "the user name or the password is wrong",
     429: "too many requests",
 }
+
+
+class _SmallArray(msgspec.Struct, frozen=True):
+    """An array that is in memory as a whole; its bins are views."""
+
+    nd: bool
+    type: Any
+    kind: str
+    shape: tuple[int, ...]
+    nbytes: int
+    data: list[memoryview]
+
+
+_decode_small = msgspec.msgpack.Decoder(_SmallArray).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +136,10 @@ class HDFStreamFlows:
         ProtocolError
             The answer has another shape.
         """
-        wanted = Descriptor.parse(descriptor)
-        yield from self._asked(path, name, self._slice(path, name, wanted))
-        if (yield from peek(len(MARK))) != MARK:
-            destination[...] = self._variable((yield from self._body(path)), destination.shape, destination.dtype)
+        head = yield from self._asked(path, name, self._slice(path, name, Descriptor.parse(descriptor)))
+        if _is_small(head) or (yield from peek(len(MARK))) != MARK:
+            # One read, in place of one for each part of the description.
+            self._take((yield from self._body(path)), destination)
             return
         received = destination
 
@@ -177,7 +192,7 @@ class HDFStreamFlows:
         body = b"".join((b"\x82", encode("object"), encode(name), encode("slice"), descriptor.encode()))
         return self._post(path, body, _SLICE)
 
-    def _asked(self, path: str, name: str | None, request: Request) -> Flow[None]:
+    def _asked(self, path: str, name: str | None, request: Request) -> Flow[Head]:
         head = yield from send(request)
         yield from self._check(head, path, name)
         if head.headers.get("content-type", "").partition(";")[0].strip() != MSGPACK:
@@ -186,6 +201,7 @@ class HDFStreamFlows:
                 f"{self._where(path, name)}: the answer is {kind}, not {MSGPACK}: "
                 "this is no hdfstream server, or its address lacks a part"
             )
+        return head
 
     def _body(self, path: str) -> Flow[bytes]:
         """Read the whole of a document."""
@@ -204,7 +220,7 @@ class HDFStreamFlows:
         if (yield from read_some(1)):
             raise ProtocolError(f"{self._where(path, None)}: something follows the array")
 
-    def _wire_dtype(self, prefix: Prefix, shape: tuple[int, ...]) -> np.dtype[Any]:
+    def _wire_dtype(self, prefix: Prefix | _SmallArray, shape: tuple[int, ...]) -> np.dtype[Any]:
         """Type of the elements that are coming, once it is sure that they are those that were asked for."""
         dtype = element_dtype(prefix.type)
         if dtype.hasobject:
@@ -214,6 +230,24 @@ class HDFStreamFlows:
         if prefix.nbytes != dtype.itemsize * int(np.prod(prefix.shape, dtype=object)):
             raise ProtocolError(f"{self.server}: {prefix.nbytes} bytes do not make shape {prefix.shape} of {dtype}")
         return dtype
+
+    def _take(self, body: bytes, destination: NDArray[Any]) -> None:
+        """Put the answer to a slice, complete in memory, into the destination."""
+        if not body.startswith(MARK):
+            destination[...] = self._variable(body, destination.shape, destination.dtype)
+            return
+        try:
+            small = _decode_small(body)
+        except msgspec.DecodeError as error:
+            raise ProtocolError(f"{self.server}: the array cannot be decoded: {error}") from None
+        wire = self._wire_dtype(small, destination.shape).base
+        data = small.data[0] if len(small.data) == 1 else b"".join(small.data)
+        if len(data) != small.nbytes:
+            raise ProtocolError(f"{self.server}: {len(data)} bytes came of an array of {small.nbytes}")
+        if same_bytes(wire, destination.dtype):
+            destination.reshape(-1).view(np.uint8)[:] = np.frombuffer(data, np.uint8)
+        else:
+            np.copyto(destination, np.frombuffer(data, wire).reshape(destination.shape), casting="unsafe")
 
     def _variable(self, body: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Array from a document whose elements are not fixed, or that a server spelled in another way."""
@@ -237,6 +271,11 @@ class HDFStreamFlows:
     def _where(self, path: str, name: str | None) -> str:
         inside = "" if name is None else f"::{name}"
         return f"{self.server}: /{path.strip('/')}{inside}"
+
+
+def _is_small(head: Head) -> bool:
+    length = head.headers.get("content-length", "")
+    return length.isdecimal() and int(length) <= _SMALL
 
 
 def _error_text(head: Head, body: bytes) -> str:

@@ -7,6 +7,7 @@ come out, never Python objects.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -39,18 +40,23 @@ def element_dtype(spelling: Any) -> np.dtype[Any]:
         For anything else.
     """
     try:
-        return _dtype(spelling)
+        return _named(spelling) if isinstance(spelling, str) else _dtype(spelling)
     except (TypeError, ValueError, KeyError, OverflowError, RecursionError, SyntaxError) as error:
         raise UnsupportedDType(f"the element type {str(spelling)[:200]} cannot be read: {error}") from None
 
 
+@lru_cache(maxsize=256)
+def _named(spelling: str) -> np.dtype[Any]:
+    if spelling == "str":
+        return STRINGS
+    if not _PLAIN.fullmatch(spelling):
+        raise ValueError("unknown name")
+    return np.dtype(spelling)
+
+
 def _dtype(spelling: Any) -> np.dtype[Any]:
     if isinstance(spelling, str):
-        if spelling == "str":
-            return STRINGS
-        if not _PLAIN.fullmatch(spelling):
-            raise ValueError("unknown name")
-        return np.dtype(spelling)
+        return _named(spelling)
     if isinstance(spelling, dict):
         return _compound(
             list(spelling["names"]),
