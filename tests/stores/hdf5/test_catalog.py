@@ -151,7 +151,7 @@ def test_what_cannot_be_entered_is_not_listed(tree: Path, monkeypatch: pytest.Mo
 def test_a_listing_longer_than_a_document_is_refused(tree: Path) -> None:
     for number in range(50):
         touch(tree / "many" / f"{number}.h5")
-    catalog = Catalog({"": tree}, limits=Limits(document=2000))
+    catalog = Catalog({"": tree}, limits=Limits(document=4000))
     assert directory(catalog).directories["many"] is None
     with pytest.raises(TooLarge, match="limit 'document'"):
         catalog.lookup("many")
@@ -357,7 +357,7 @@ def test_a_single_file_is_described_without_a_walk(tree: Path, monkeypatch: pyte
 def test_no_descriptor_is_left_open(tree: Path) -> None:
     (tree / "b" / "alias.h5").symlink_to("../a/one.h5")
     (tree / "b" / "out").symlink_to("/etc")
-    catalog = Catalog({"": tree}, limits=Limits(document=600))
+    catalog = Catalog({"": tree}, limits=Limits(document=1200))
     before = set(Path("/proc/self/fd").iterdir())
     for path in ("", "a", "b", "a/one.h5", "b/alias.h5", "b/out", "b/out/passwd", "nothing", "../x"):
         for ask in (catalog.lookup, catalog.locate_file):

@@ -18,7 +18,7 @@ from ndstream.stores.hdf5.roots import Roots
 #: Deepest directory that is served: keeps the walk within the stack, whatever was built on disk.
 DEEPEST = 128
 #: Bytes an entry takes in a listing besides its name, roughly.
-_ENTRY = 128
+_ENTRY = 256
 _PATH_ONLY = os.O_PATH | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -68,7 +68,11 @@ class Listing:
         TooLarge
             The listing would be longer than a document may be.
         """
-        entries = sorted(self._entries(real))
+        entries = []
+        for entry in self._entries(real):
+            self._take(entry.name)
+            entries.append(entry)
+        entries.sort()
         prefix = f"{virtual}/" if virtual else ""
         files = {entry.name: self._file(prefix + entry.name, entry) for entry in entries if entry.status is not None}
         directories: dict[str, Directory | None] = {}
@@ -76,7 +80,6 @@ class Listing:
         for entry in entries:
             if entry.status is not None or entry.real in above or prefix.count("/") >= DEEPEST:
                 continue
-            self._take(entry.name)
             on_the_way = above | {entry.real}
             try:
                 if depth > 0:
@@ -122,7 +125,6 @@ class Listing:
 
     def _file(self, virtual: str, entry: Entry) -> File:
         assert entry.status is not None
-        self._take(entry.name)
         return file_of(virtual, entry.real, entry.status, self._media)
 
     def _take(self, name: str) -> None:
