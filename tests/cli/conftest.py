@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
+import hdf5plugin
 import numpy as np
 import pytest
 
@@ -58,6 +59,8 @@ def tree(ndstream_module_server: ServerFactory, tmp_path_factory: pytest.TempPat
         group["pairs"] = np.array([(1, 0.5), (2, 1.5)], dtype=[("n", "i4"), ("x", "f4")])
         vectors = group.create_dataset("vectors", (4,), np.dtype(("i4", (3,))))
         vectors[...] = np.arange(12).reshape(4, 3)
+        frames = np.repeat(np.arange(4, dtype="u2"), 64).reshape(4, 8, 8)
+        group.create_dataset("frames", data=frames, chunks=(1, 8, 8), **hdf5plugin.Bitshuffle())
         file["scalar"] = 7
         file["nothing"] = h5py.Empty("f4")
         file["soft"] = h5py.SoftLink("/g/table")

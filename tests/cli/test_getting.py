@@ -10,6 +10,7 @@ import tarfile
 from pathlib import Path
 
 import h5py
+import hdf5plugin
 import numpy as np
 import pytest
 from tests.cli.conftest import Run, Tree
@@ -51,6 +52,13 @@ def test_a_dataset_becomes_an_hdf5_file_with_its_storage(tree: Tree, run: Run) -
         np.testing.assert_array_equal(ours[:], theirs[:])
         assert (ours.dtype, ours.chunks, ours.compression) == (theirs.dtype, theirs.chunks, theirs.compression)
         assert dict(ours.attrs) == dict(theirs.attrs)
+
+
+def test_filters_of_the_filters_extra_are_kept(tree: Tree, run: Run) -> None:
+    assert run("get", f"{tree.file}::/g/frames", "-o", "frames.h5").code == 0
+    with h5py.File("frames.h5") as copied:
+        assert list(copied["frames"]._filters) == [str(hdf5plugin.Bitshuffle.filter_id)]
+        assert copied["frames"][3].tolist() == [[3] * 8] * 8
 
 
 @pytest.mark.parametrize("local", [False, True])

@@ -44,6 +44,7 @@ def test_types_are_named_for_people(tree: Tree, run: Run) -> None:
     assert shown == {
         "big": "(100, 200) >u4",
         "cube": "(2, 3, 4) int16",
+        "frames": "(4, 8, 8) uint16",
         "names": "(2) str",
         "pairs": "(2) {n: int32, x: float32}",
         "table": "(12, 5) float64",

@@ -7,6 +7,7 @@ of enumerations and gaps stay. Objects go in and out as h5py's own.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ from ndstream.core.elements import restore
 from ndstream.core.model import Attribute, Dataset
 from ndstream.errors import Corrupt, NDStreamError, NotFound, UnsupportedDType
 from ndstream.stores.hdf5.dtypes import type_id
+
+with suppress(ImportError):
+    import hdf5plugin  # noqa: F401  # importing it registers its filters
 
 _OPTIONAL = h5z.FLAG_OPTIONAL
 
