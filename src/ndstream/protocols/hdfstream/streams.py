@@ -87,7 +87,7 @@ class ArrayStream:
     ) -> None:
         self._reading = reading
         self._wire = wire
-        self._recast = None if wire.stored == wire.target else wire.recast(pool)
+        self._pool = pool
         self._narrow: Callable[[NDArray[Any]], NDArray[Any]] | None = None
         dims = wire.dims
         if inner is not None and (inner.rank or wire.dims):
@@ -107,7 +107,7 @@ class ArrayStream:
         ready = self._reading.ready
         if ready is None:
             return None
-        data = self._convert(ready) if self._converts else ready
+        data = self._wire.convert(self._narrowed(ready))
         if len(data) != self._nbytes:
             raise DataError(f"{len(data)} bytes came for an array of {self._nbytes}")
         return b"".join((self._prefix, bin_header(len(data)), data)) if len(data) else self._prefix
@@ -116,9 +116,15 @@ class ArrayStream:
         """See `Stream`."""
         yield self._prefix
         bins = Bins(self._nbytes)
-        async for buffer in self._reading.buffers():
-            if self._converts:
-                buffer = await asyncio.to_thread(self._convert, buffer)
+        recast = self._wire.recast_into(self._pool)
+
+        def convert(stored: memoryview) -> memoryview:
+            narrowed = self._narrowed(stored)
+            return narrowed if recast is None else recast(narrowed)
+
+        as_stored = recast is None and self._narrow is None
+        async for stored in self._reading.buffers():
+            buffer = stored if as_stored else await asyncio.to_thread(convert, stored)
             for piece in bins.cut(buffer):
                 yield piece
         bins.finish()
@@ -127,14 +133,8 @@ class ArrayStream:
         """See `Stream`."""
         await self._reading.aclose()
 
-    @property
-    def _converts(self) -> bool:
-        return self._recast is not None or self._narrow is not None
-
-    def _convert(self, buffer: memoryview) -> memoryview:
-        if self._narrow is not None:
-            buffer = memoryview(self._narrow(self._wire.array(buffer)).tobytes())
-        return buffer if self._recast is None else self._recast(buffer)
+    def _narrowed(self, buffer: memoryview) -> memoryview:
+        return buffer if self._narrow is None else memoryview(self._narrow(self._wire.array(buffer)).tobytes())
 
 
 def _prefix(wire: WireType, shape: tuple[int, ...], nbytes: int, *, extended: bool) -> bytes:

@@ -60,6 +60,8 @@ class WireType:
         objects, or plain values of any kind. "nothing": elements of this type cannot be read.
     stored, target
         For "bytes": numpy's dtype (without `dims`) of one element in the file and on the wire.
+    recast
+        Conversion from one to the other; None when nothing differs.
     faithful
         Whether the spelling alone says all about the type that h5py would show.
     """
@@ -72,6 +74,7 @@ class WireType:
     carrier: Carrier
     stored: np.dtype[Any] | None = None
     target: np.dtype[Any] | None = None
+    recast: Recast | None = None
     faithful: bool
 
     def array(self, buffer: bytes | memoryview) -> NDArray[Any]:
@@ -79,15 +82,17 @@ class WireType:
         flat: NDArray[Any] = np.frombuffer(buffer, self.stored)
         return flat.reshape(-1, *self.dims) if self.dims else flat
 
-    def recast(self, pool: BufferPool | None = None) -> Recast:
-        """Conversion of stored bytes to those on the wire, into buffers of `pool`; `carrier` is "bytes"."""
+    def convert(self, buffer: bytes | memoryview) -> bytes | memoryview:
+        """Make wire bytes of stored ones, in new memory; the very same object when nothing differs."""
+        return buffer if self.recast is None else self.recast(memoryview(buffer))
+
+    def recast_into(self, pool: BufferPool) -> Recast | None:
+        """Conversion to buffers of `pool`; None when nothing differs."""
+        if self.recast is None:
+            return None
         assert self.stored is not None
         assert self.target is not None
         return Recast(self.stored, self.target, pool)
-
-    def convert(self, buffer: bytes) -> bytes | memoryview:
-        """Make wire bytes of a few stored ones; the very same object when nothing differs. `carrier` is "bytes"."""
-        return buffer if self.stored == self.target else self.recast()(memoryview(buffer))
 
 
 def wire_type(dtype: DType) -> WireType:
@@ -132,6 +137,7 @@ def _fixed(stored: DType, dtype: DType) -> WireType:
     tight = packed(base)
     spelled = to_numpy(tight)
     target = spelled if isinstance(base, Compound) else spelled.newbyteorder("<")
+    found = to_numpy(base)
     return WireType(
         element=_listed(tight, target),
         mapped=_mapped(tight, target),
@@ -139,8 +145,9 @@ def _fixed(stored: DType, dtype: DType) -> WireType:
         dims=dims,
         size=memory_size(tight) * int(np.prod(dims, dtype=object)),
         carrier="bytes",
-        stored=to_numpy(base),
+        stored=found,
         target=target,
+        recast=None if found == target else Recast(found, target),
         faithful=not dims and stored is dtype and _is_faithful(base),
     )
 
