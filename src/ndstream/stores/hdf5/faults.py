@@ -13,6 +13,7 @@ from ndstream.errors import Corrupt, NDStreamError, TooLarge, UnsupportedDType
 #: What h5py raises when the library fails. Other exceptions are mistakes of ours.
 LIBRARY_ERRORS = (OSError, KeyError, ValueError, RuntimeError, TypeError, MemoryError)
 
+_MEMORY = "it takes more memory than one worker may use (worker_memory)"
 _INNERMOST = re.compile(r"\((.+)\)", re.DOTALL)
 
 
@@ -29,10 +30,12 @@ def translate(error: Exception) -> NDStreamError:
     if isinstance(error, NDStreamError):
         return error
     if isinstance(error, MemoryError):
-        return TooLarge("it takes more memory than one worker may use (worker_memory)")
+        return TooLarge(_MEMORY)
     if isinstance(error, RecursionError):
         return Corrupt("it is nested without end")
     reason = reason_of(error)
+    if "allocat" in reason:
+        return TooLarge(_MEMORY)
     if isinstance(error, TypeError) or "conversion path" in reason:
         return UnsupportedDType(reason)
     return Corrupt(reason)

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import tempfile
 from collections import OrderedDict
 from collections.abc import Mapping
 
@@ -70,7 +69,7 @@ class Pool:
         self._idle: list[Process] = []
         self._failed_starts = 0
         self._restart: asyncio.TimerHandle | None = None
-        self._directory: tempfile.TemporaryDirectory[str] | None = None
+        self._started = False
         self._closed = False
         self._gone = asyncio.Event()
         self._filters: frozenset[int] = frozenset()
@@ -85,9 +84,8 @@ class Pool:
         """
         if self._closed:
             raise Busy("the server is shutting down")
-        if self._directory is None:
-            # Nothing that a worker might open by a relative name is here.
-            self._directory = tempfile.TemporaryDirectory(prefix="ndstream-")
+        if not self._started:
+            self._started = True
             self._replenish()
 
     async def call(self, request: Call) -> Answer:
@@ -131,14 +129,16 @@ class Pool:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_GRACE):
                 await self._all_gone()
-        if self._directory is not None:
-            self._directory.cleanup()
-            self._directory = None
 
     @property
     def pids(self) -> tuple[int, ...]:
         """Process ids of the workers that run now."""
         return tuple(sorted(process.pid for process in self._processes))
+
+    @property
+    def idle(self) -> tuple[int, ...]:
+        """Process ids of the workers that wait for a call, the next to be taken first."""
+        return tuple(process.pid for process in self._idle)
 
     @property
     def filters(self) -> frozenset[int]:
@@ -175,10 +175,8 @@ class Pool:
 
     def _replenish(self) -> None:
         self._restart = None
-        assert self._directory is not None
         while len(self._processes) < self._size:
-            process = Process(self, self._hello, self._directory.name, self._limits.worker_timeout)
-            self._processes.add(process)
+            self._processes.add(Process(self, self._hello, self._limits.worker_timeout))
 
     # -- what the processes report (`Owner`) --
 
@@ -219,14 +217,18 @@ class Pool:
         """Replace a worker that has ended; one that never got ready, after a while."""
         self._processes.discard(process)
         self._gone.set()
-        if self._closed or self._restart is not None:
+        if self._closed:
             return
-        if process.greeted:
+        if process.greeted and self._restart is None:
             self._replenish()
-            return
+        if not process.greeted:
+            self._start_failed()
+
+    def _start_failed(self) -> None:
         self._failed_starts += 1
         if self._failed_starts >= _FAILED_STARTS and not any(process.greeted for process in self._processes):
             for job in self._queue.clear():
                 job.fail(WorkerDied("the processes that read HDF5 files do not start; see the log of the server"))
-        delay = min(_LONGEST_DELAY, _DELAY * 2**self._failed_starts)
-        self._restart = asyncio.get_running_loop().call_later(delay, self._replenish)
+        if self._restart is None:
+            delay = min(_LONGEST_DELAY, _DELAY * 2**self._failed_starts)
+            self._restart = asyncio.get_running_loop().call_later(delay, self._replenish)

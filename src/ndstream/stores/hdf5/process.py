@@ -22,8 +22,9 @@ _log = logging.getLogger(__name__)
 _MODULE = "ndstream.stores.hdf5.worker"
 _HEAD = 4
 _LINE = 4096
-#: Longest reply to the greeting.
+#: Longest reply to the greeting, and seconds until it comes: loading the library may mean reading it from a cold disk.
 _GREETING = 1 << 16
+_START = 60.0
 
 
 class Owner(Protocol):
@@ -54,10 +55,8 @@ class Process(asyncio.BufferedProtocol):
     owner : Owner
     hello : Hello
         The greeting.
-    directory : str
-        Where the process runs; empty.
     patience : float, seconds
-        How long it may take for the greeting and for each job, before it is killed.
+        How long it may take for each job, before it is killed.
 
     Attributes
     ----------
@@ -68,7 +67,7 @@ class Process(asyncio.BufferedProtocol):
         Whether it has loaded the library, ever.
     """
 
-    def __init__(self, owner: Owner, hello: Hello, directory: str, patience: float) -> None:
+    def __init__(self, owner: Owner, hello: Hello, patience: float) -> None:
         self.files: OrderedDict[str, None] = OrderedDict()
         self.greeted = False
         self._owner = owner
@@ -82,7 +81,7 @@ class Process(asyncio.BufferedProtocol):
         self._transport: asyncio.WriteTransport | None = None
         self._disconnected = False
         self._expect_head()
-        ours, self._process, self._output = _start(directory)
+        ours, self._process, self._output = _start()
         self.pid = self._process.pid
         # Ready to read once the process has ended.
         self._end = os.pidfd_open(self.pid)
@@ -102,7 +101,7 @@ class Process(asyncio.BufferedProtocol):
         self.files.move_to_end(job.file)
         if len(self.files) > self._hello.open_files:
             self.files.popitem(last=False)
-        self._send(job.request)
+        self._send(job.request, self._patience)
 
     def kill(self) -> None:
         """End the process at once, whatever it does; `Owner.ended` follows."""
@@ -113,14 +112,14 @@ class Process(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet the process."""
         self._transport = cast("asyncio.WriteTransport", transport)
-        self._send(self._hello)
+        self._send(self._hello, _START)
 
-    def _send(self, request: Request) -> None:
+    def _send(self, request: Request, patience: float) -> None:
         assert self._transport is not None
         message = bytearray(_HEAD)
         self._encoder.encode_into(request, message, _HEAD)
         message[:_HEAD] = (len(message) - _HEAD).to_bytes(_HEAD, "little")
-        self._timer = self._loop.call_later(self._patience, self._expire)
+        self._timer = self._loop.call_later(patience, self._expire)
         self._transport.write(message)
 
     def _expect_head(self) -> None:
@@ -224,7 +223,7 @@ class Process(asyncio.BufferedProtocol):
             self._output = -1
 
 
-def _start(directory: str) -> tuple[socket.socket, subprocess.Popen[bytes], int]:
+def _start() -> tuple[socket.socket, subprocess.Popen[bytes], int]:
     """Start a process; returns our end of the connection, the process, and the pipe with its error stream."""
     ours, theirs = socket.socketpair()
     output, error_stream = os.pipe()
@@ -236,7 +235,7 @@ def _start(directory: str) -> tuple[socket.socket, subprocess.Popen[bytes], int]
             stdin=subprocess.DEVNULL,
             stdout=error_stream,
             stderr=error_stream,
-            cwd=directory,
+            cwd="/",
             env=_environment(),
         )
     except BaseException:

@@ -186,8 +186,8 @@ class Resolver:
             One of the places where the library would look is outside of what is served.
         """
         self.wandered = True
-        # The library tries these one after another (H5F_prefix_open_file). A worker's own directory is empty, but
-        # there are ways up from it.
+        # The library tries these one after another (H5F_prefix_open_file), the last one relative to the directory of
+        # the process.
         name = os.fsdecode(filename)
         first = os.path.realpath(_beside(file, filename))
         others = (_beside(file, os.fsencode(Path(name).name)), Path.cwd() / name)
