@@ -19,6 +19,8 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 napoleon_google_docstring = False
+# Attributes that are properties too would be described twice otherwise.
+napoleon_use_ivar = True
 
 html_theme = "pydata_sphinx_theme"
 html_title = "ndstream"

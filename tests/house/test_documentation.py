@@ -1,8 +1,8 @@
 """Every ``python`` and ``console`` block of the README and of docs/ is run, in order, page by page.
 
-A page finds the sample data of the demo in ``data``, served at its root, and where it says ``http://127.0.0.1:8000`` the
-server's real address is put. ``ndstream serve`` in a console block starts a server of the page's own, in place of the one
-before. Blocks of other kinds (``text``, ``bash``, ``toml``) are not run.
+A page finds the sample data of the demo in ``data``, served at its root, and where it says ``http://127.0.0.1:8000``
+the server's real address is put. ``ndstream serve`` in a console block starts a server of the page's own, in place of
+the one before. Blocks of other kinds (``text``, ``bash``, ``toml``) are not run.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import typer
 
+import ndstream
 from ndstream import errors
 from ndstream.cli.main import app
 
@@ -62,3 +63,8 @@ def test_no_command_is_explained_that_does_not_exist() -> None:
     page = (REFERENCE / "command-line.md").read_text()
     named = re.findall(r"^#+ `(ndstream(?: [a-z]+)+)", page, re.MULTILINE)
     assert set(named) == set(COMMANDS)
+
+
+def test_every_public_name_is_explained() -> None:
+    page = (REFERENCE / "python.md").read_text()
+    assert [name for name in ndstream.__all__ if f"ndstream.{name}" not in page] == []

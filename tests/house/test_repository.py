@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -23,7 +25,6 @@ _ADDRESS = re.compile(r"https?://([^\s\"'`<>)/?#\\]*)", re.IGNORECASE)
 _SECRETS = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{36}\b|\bpypi-[A-Za-z0-9_-]{40,}"
 )
-_MACHINE_PATHS = re.compile(r"(?<![\w.])/(?:root|home/\w+|work/(?:main|shared)|opt/(?:wheels|pypi))\b")
 
 
 def _committed() -> list[Path]:
@@ -55,8 +56,21 @@ def test_no_addresses_of_registries_or_machines_are_committed() -> None:
     assert [(path, hit[0]) for path, hit in _hits(_ADDRESS) if not _HARMLESS.fullmatch(hit[1])] == []
 
 
-def test_no_paths_of_a_developers_machine_are_committed() -> None:
-    assert _hits(_MACHINE_PATHS) == []
+def test_nothing_of_this_machine_is_committed() -> None:
+    """Neither where the tree lies, nor where pip and uv look for packages."""
+    listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
+    settings = [
+        line for line in listed.stdout.splitlines() if re.search(r"index|find-links|proxy", line.partition("=")[0])
+    ]
+    settings += [value for name, value in os.environ.items() if re.match(r"(PIP|UV)_.*(INDEX|LINKS|PROXY)", name)]
+    places = {
+        place
+        for setting in settings
+        for place in re.findall(r"(?:https?://|/)[^\s'\",]+", setting.replace("file://", ""))
+    }
+    places.add(str(ROOT))
+    found = _hits(re.compile("|".join(rf"{re.escape(place)}\b" for place in sorted(places))))
+    assert [(path, hit[0]) for path, hit in found] == []
 
 
 def test_no_secrets_are_committed() -> None:
