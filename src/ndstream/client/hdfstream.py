@@ -136,6 +136,16 @@ def connect(
     return connection
 
 
+def forget() -> None:
+    """Close and forget the connections of this process; what uses them goes on with new ones."""
+    with _lock:
+        known = list(_open.items())
+        _open.clear()
+    for key, (_, connection) in known:
+        if key.process == os.getpid():
+            connection.close()
+
+
 def _download(exchange: Exchange, start: int) -> Download:
     headers = exchange.head.headers
     media_type, _, parameters = headers.get("content-type", "").partition(";")

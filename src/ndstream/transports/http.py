@@ -401,14 +401,14 @@ class _Translated:
 
 def _translation(error: Exception, where: str, timeout: float) -> NDStreamError:
     match error:
+        case foreign.NewConnectionError():  # to urllib3 a kind of timeout
+            return ConnectFailed(f"{where}: {_cause(error)}")
         case foreign.ConnectTimeoutError():
             return TimedOut(f"{where}: no connection within the time allowed")
         case foreign.ReadTimeoutError() | TimeoutError():
             return TimedOut(f"{where}: nothing came for {timeout:g} s")
         case foreign.SSLError():
             return _tls_error(where, error)
-        case foreign.NewConnectionError():
-            return ConnectFailed(f"{where}: {_cause(error)}")
         case foreign.DecodeError():
             return ProtocolError(f"{where}: the compressed answer cannot be decoded")
         case foreign.ProtocolError() | OSError():
