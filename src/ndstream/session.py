@@ -6,8 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 from ndstream.client.connection import Connection
-from ndstream.client.directories import RemoteDirectory
-from ndstream.client.files import RemoteFile
 from ndstream.client.groups import DATA_SIZE_LIMIT, MAX_DEPTH
 from ndstream.client.local import open_local
 from ndstream.client.opening import connection_to, open_remote
@@ -52,7 +50,7 @@ def open(  # noqa: A001 - the name that users of h5py and hdfstream look for
     timeout: float | None = None,
     retries: int | None = None,
     verify: bool | str | None = None,
-) -> RemoteDirectory | RemoteFile:
+) -> Any:
     """Open a directory or a file of a server that speaks hdfstream.
 
     Parameters

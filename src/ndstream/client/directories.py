@@ -91,8 +91,8 @@ class RemoteDirectory(Mapping[str, Any]):
         """What the publisher says of entries, in markdown."""
         return self._load().labels or {}
 
-    def __getitem__(self, key: str) -> Entry:
-        """Directory or file at a path below.
+    def __getitem__(self, key: str) -> Any:
+        """`RemoteDirectory` or `RemoteFile` at a path below.
 
         Raises
         ------

@@ -346,7 +346,8 @@ class RemoteGroup(Mapping[str, Any]):
         if isinstance(found, model.Group):
             told = {name: node for name, node in found.members.items() if name in described.members}
             known = {name: node for name, node in described.members.items() if not _is_untold(node)}
-            self._described = msgspec.structs.replace(described, members=described.members | told | known)
+            members = described.members | told | known
+            self._described = msgspec.structs.replace(described, members=members, links=found.links)
 
     def _node(self, name: str) -> model.Node:
         try:
@@ -395,7 +396,7 @@ class RemoteGroup(Mapping[str, Any]):
         if not isinstance(group, RemoteGroup):
             raise NotFound(f"{self._place(group.name)} is no group")
         group.complete()
-        match group._node(last):
+        match group.load().links.get(last) or group._node(last):
             case model.SoftLink(target=target):
                 return SoftLink(target)
             case model.ExternalLink(filename=filename, target=target):
