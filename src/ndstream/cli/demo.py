@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -42,5 +43,6 @@ def demo(
                 step(shown)
             typer.secho("\nEvery result was compared with what h5py reads from the files: all are equal.", bold=True)
             if not once:
-                typer.echo(f"The server is still running at {running.url} until Ctrl-C.")
-                running.wait()
+                with suppress(KeyboardInterrupt):
+                    typer.echo(f"The server is still running at {running.url} until Ctrl-C.")
+                    running.wait()

@@ -25,19 +25,15 @@ class Running:
     process: subprocess.Popen[str]
 
     def wait(self) -> None:
-        """Stay until the server ends, or the user wants to.
+        """Stay until the server ends.
 
         Raises
         ------
         ServiceError
-            When the server ended by itself.
+            When it ended by a failure.
         """
-        try:
-            code = self.process.wait()
-        except KeyboardInterrupt:
-            return
-        # Ctrl-C in a terminal reaches the server as well, and it may be faster.
-        if code:
+        # Ctrl-C in a terminal reaches the server as well, and it may be faster: that is an orderly end.
+        if code := self.process.wait():
             raise ServiceError(f"the server ended with {code}")
 
 

@@ -44,11 +44,10 @@ class Stage:
     def call(self, code: str) -> Any:
         """Show a line of Python, run it, show its value; names that it binds stay for later lines."""
         typer.secho(f">>> {code}", fg="cyan")
-        tree = ast.parse(code)
-        if not isinstance(tree.body[-1], ast.Expr):
-            exec(code, self._names)  # noqa: S102  a constant of the steps, run so that what is shown is what happened
-            return None
-        value = eval(code, self._names)  # noqa: S307  as above
+        is_value = isinstance(ast.parse(code).body[-1], ast.Expr)
+        compiled = compile(code, "<demo>", "eval" if is_value else "exec")
+        # A constant of the steps, run so that what is shown is what happened.
+        value = eval(compiled, self._names)  # noqa: S307
         if value is not None:
             self._show(repr(value))
         return value
