@@ -132,12 +132,14 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True, tag_field="node", tag="
 class Group(msgspec.Struct, frozen=True, kw_only=True, tag_field="node", tag="group"):
     """Description of a group, its members in the order of the file's name index.
 
-    `members` is complete in its names; a member that was not looked into is a `HardLink`, or the link itself.
+    `members` is complete in its names; a member that was not looked into is a `HardLink`, or the link itself. One
+    that was found behind an external link is what the link leads to; the link is in `links`.
     """
 
     attributes: dict[str, Attribute]
     members: dict[str, Node]
     address: int = 0
+    links: dict[str, ExternalLink] = {}
 
 
 Node: TypeAlias = Group | Dataset | NamedType | SoftLink | ExternalLink | HardLink | Unreadable

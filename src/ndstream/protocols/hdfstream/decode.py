@@ -204,14 +204,19 @@ def _group(document: Document) -> Group:
     members = {name: _member(member, more.get(name)) for name, member in document["members"].items()}
     # What the standard form leaves out altogether stands only in the extra key.
     members |= {name: _member(None, told) for name, told in more.items() if name not in members}
-    return Group(attributes=_attributes(document), members=members, address=document.get("address", 0))
+    links = {name: _external(told["link"]) for name, told in more.items() if "link" in told}
+    return Group(attributes=_attributes(document), members=members, address=document.get("address", 0), links=links)
+
+
+def _external(link: Any) -> ExternalLink:
+    filename, target = link
+    return ExternalLink(filename=str(filename), target=str(target))
 
 
 def _member(member: Document | None, told: Mapping[str, Any] | None) -> Node:
     """One member, from its description and from what `more` tells of it."""
     if told is not None and "external" in told:
-        filename, target = told["external"]
-        return ExternalLink(filename=str(filename), target=str(target))
+        return _external(told["external"])
     if told is not None and "problem" in told:
         return Unreadable(problem=str(told["problem"]), code=str(told.get("code", "data")))
     if member is None:

@@ -266,7 +266,7 @@ class Describer:
         attributes, attributes_more = self._attributes(node.attributes)
         if not self.extended:
             return GroupDocument(attributes=attributes, members=members)
-        more = {key: told for key, child in node.members.items() if (told := _told(child))}
+        more = {key: told for key, child in node.members.items() if (told := _told(child, node.links.get(key)))}
         return GroupDocument(
             attributes=attributes,
             members=members,
@@ -371,14 +371,15 @@ def _attribute(attribute: Attribute) -> tuple[NDArray_ | VLenArray | None, bool]
     return None, False
 
 
-def _told(node: Node) -> dict[str, Any] | None:
-    """What the standard form of a member does not say."""
+def _told(node: Node, link: ExternalLink | None) -> dict[str, Any]:
+    """What the standard form of a member, found behind a link if there is one, does not say."""
+    behind = {"link": (link.filename, link.target)} if link is not None else {}
     match node:
         case ExternalLink(filename=filename, target=target):
             return {"external": (filename, target)}
         case Unreadable(problem=problem, code=code):
-            return {"problem": problem, "code": code}
+            return behind | {"problem": problem, "code": code}
         case HardLink(kind=kind) if kind is not None:
-            return {"kind": kind}
+            return behind | {"kind": kind}
         case _:
-            return None
+            return behind

@@ -126,12 +126,11 @@ class Describer:
         self._spend(sum(_OVERHEAD + len(name) for name, _, _ in listed))
         attributes = self._attributes(found)
         if distance and (distance >= self._depth or count > self._wide):
-            members: dict[str, Node] = {text_of(name): HardLink() for name, _, _ in listed}
-        else:
-            members = {
-                text_of(name): self._member(found, name, kind, address, distance) for name, kind, address in listed
-            }
-        return Group(attributes=attributes, members=members, address=found.address)
+            names: dict[str, Node] = {text_of(name): HardLink() for name, _, _ in listed}
+            return Group(attributes=attributes, members=names, address=found.address)
+        members = {text_of(name): self._member(found, name, kind, address, distance) for name, kind, address in listed}
+        links = {text_of(name): _external(group, name) for name, kind, _ in listed if kind == h5l.TYPE_EXTERNAL}
+        return Group(attributes=attributes, members=members, address=found.address, links=links)
 
     def _member(self, parent: Found, name: bytes, kind: int, address: int, distance: int) -> Node:
         try:
@@ -169,7 +168,7 @@ class Describer:
         try:
             found = self._resolver.follow(parent.file, filename, target)
         except NotFound:
-            return ExternalLink(filename=text_of(filename), target=text_of(target))
+            return _external(parent.object, name)
         # Its address is one of another file.
         return self._known(Found(found.file, found.object, 0), distance)
 
@@ -225,6 +224,11 @@ def _links(group: h5g.GroupID) -> list[tuple[bytes, int, int]]:
 
     group.links.iterate(note, info=True)
     return found
+
+
+def _external(group: h5g.GroupID, name: bytes) -> ExternalLink:
+    filename, target = group.links.get_val(name)
+    return ExternalLink(filename=text_of(filename), target=text_of(target))
 
 
 def _shape(space: h5s.SpaceID) -> tuple[int, ...] | None:
