@@ -165,6 +165,29 @@ def test_external_links_do_not_leave_what_is_served(served: Asked) -> None:
     assert len(texts) == 1  # what is outside and what is not there cannot be told apart
 
 
+def test_the_way_through_another_file_is_gone_with_it(served: Asked) -> None:
+    with h5py.File(write(served.root / "f.h5", 7), "a") as file:
+        file["round"] = h5py.ExternalLink("other.h5", "/back")
+    with h5py.File(served.root / "other.h5", "w") as file:
+        file["back"] = h5py.ExternalLink("f.h5", "/d")
+    assert first(served, "f.h5", "/round") == 7
+
+    (served.root / "other.h5").unlink()
+
+    with pytest.raises(NotFound):
+        served.fetch("f.h5", "/round", (0, 1, 1))
+
+
+def test_a_file_written_in_place_is_read_anew(served: Asked) -> None:
+    path = write(served.root / "f.h5", 5)
+    assert first(served, "f.h5", "/d") == 5
+
+    data = path.read_bytes()
+    path.write_bytes(data.replace(np.arange(5, 9, dtype="<i4").tobytes(), np.arange(77, 81, dtype="<i4").tobytes()))
+
+    assert first(served, "f.h5", "/d") == 77
+
+
 def test_external_links_do_not_lead_to_what_is_hidden(served: Asked) -> None:
     write(served.root / "sub/hidden.h5")
     with h5py.File(served.root / "f.h5", "w") as file:

@@ -26,7 +26,7 @@ from ndstream.core.model import (
     SoftLink,
     Unreadable,
 )
-from ndstream.errors import NotFound, TooLarge
+from ndstream.errors import NotFound, TooLarge, UnsupportedDType
 from ndstream.stores.hdf5.dtypes import Kind, kind_of, type_of
 from ndstream.stores.hdf5.faults import LIBRARY_ERRORS, translate
 from ndstream.stores.hdf5.fetch import read_attribute, read_box, weight
@@ -43,6 +43,10 @@ _STORAGE: dict[int, Literal["contiguous", "compact", "chunked", "virtual"]] = {
     h5d.CHUNKED: "chunked",
     h5d.VIRTUAL: "virtual",
 }
+
+
+class _Full(TooLarge):
+    """The description as a whole is too long: no trouble of one member."""
 
 
 class Describer:
@@ -95,6 +99,9 @@ class Describer:
         dataset: h5d.DatasetID = found.object
         plist = plist or dataset.get_create_plist()
         kind = kind_of(dataset.get_type())
+        if kind.handle > self._left:
+            raise UnsupportedDType("one element is larger than a description may be (document)")
+        self._spend(kind.length + kind.handle)
         space = dataset.get_space()
         layout = plist.get_layout()
         shape = _shape(space)
@@ -115,7 +122,7 @@ class Describer:
     def _spend(self, amount: int) -> None:
         self._left -= amount
         if self._left < 0:
-            raise TooLarge("the description is longer than the limit (document); ask for less depth")
+            raise _Full("the description is longer than the limit (document); ask for less depth")
 
     def _group(self, found: Found, distance: int) -> Group:
         group: h5g.GroupID = found.object
@@ -142,7 +149,7 @@ class Describer:
             if kind == h5l.TYPE_EXTERNAL:
                 return self._beyond(parent, name, distance)
             return Unreadable(problem="a link of a kind that only its writer can follow")
-        except TooLarge:
+        except _Full:
             raise
         except LIBRARY_ERRORS as error:
             known = translate(error)
@@ -186,6 +193,7 @@ class Describer:
         try:
             attribute = h5a.open(found.object, name)
             kind = kind_of(attribute.get_type())
+            self._spend(kind.length)
             shape = _shape(attribute.get_space())
             if shape is None:
                 return Attribute(dtype=kind.dtype, shape=None, value=None)
@@ -193,6 +201,8 @@ class Describer:
             if count * kind.handle > self._left:
                 return Attribute(dtype=kind.dtype, shape=shape, value=None, problem="too large for a description")
             value = read_attribute(attribute, kind, count, Names(found.file, found.object))
+        except _Full:
+            raise
         except LIBRARY_ERRORS as error:
             dtype = None if kind is None else kind.dtype
             return Attribute(dtype=dtype, shape=shape, value=None, problem=str(translate(error)))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import h5py
+import msgspec
 import numpy as np
 from h5py import h5t
 
@@ -77,6 +78,8 @@ class Kind:
         Bytes of one element as it is read, if `target` is fixed.
     handle : int
         Bytes of one element in memory, `ndstream.core.dtypes.memory_size`.
+    length : int
+        Bytes that the description `dtype` takes in a message.
     memory : h5py.h5t.TypeID
         To read elements into; for fixed types, these are their plain bytes.
     spelled : numpy.dtype
@@ -87,6 +90,7 @@ class Kind:
     target: DType | None
     size: int | None
     handle: int
+    length: int
     memory: h5t.TypeID
     spelled: np.dtype[Any]
 
@@ -122,7 +126,15 @@ def _examine(type_: h5t.TypeID) -> Kind:
         except (TypeError, ValueError):  # also what h5py raises for types it has no way to read
             target = None
     size = None if target is None else item_size(target)
-    return Kind(dtype=dtype, target=target, size=size, handle=memory_size(dtype), memory=memory, spelled=spelled)
+    return Kind(
+        dtype=dtype,
+        target=target,
+        size=size,
+        handle=memory_size(dtype),
+        length=len(msgspec.msgpack.encode(dtype)),
+        memory=memory,
+        spelled=spelled,
+    )
 
 
 def _memory(type_: h5t.TypeID, stored: DType, dtype: DType) -> tuple[h5t.TypeID, np.dtype[Any]]:

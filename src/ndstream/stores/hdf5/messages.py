@@ -108,3 +108,12 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
 
 Request: TypeAlias = Hello | Describe | Locate | Fetch
 Reply: TypeAlias = Ready | Described | Located | Fetched | Failed
+
+
+def longest_reply(request: Request, document: int) -> int:
+    """Bytes that the reply to a request may have at most, when descriptions may have `document`.
+
+    The worker keeps to it; the server does not take its word for that, since what it reads may have taken it over.
+    """
+    # Elements of variable length are counted roughly, and every message has a head.
+    return (max(document, 2 * request.most) if isinstance(request, Fetch) else document) + (1 << 16)

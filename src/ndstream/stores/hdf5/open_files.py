@@ -7,11 +7,14 @@ import stat
 from collections import OrderedDict
 from pathlib import Path
 
-from h5py import h5f, h5p
+from h5py import h5d, h5f, h5p
 
 from ndstream.errors import Corrupt, DataError, NotFound, Replaced
 from ndstream.stores.hdf5.faults import reason_of
 from ndstream.stores.hdf5.generation import generation_of
+
+#: Datasets kept open in each file. The library holds up to 8 MiB of decoded chunks for each.
+_DATASETS = 8
 
 
 class OpenFile:
@@ -28,11 +31,12 @@ class OpenFile:
         Path of every object by its address, once somebody has needed it (`ndstream.stores.hdf5.references`).
     """
 
-    __slots__ = ("descriptor", "generation", "id", "path", "paths", "size")
+    __slots__ = ("_datasets", "descriptor", "generation", "id", "path", "paths", "size")
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.paths: dict[int, str] | None = None
+        self._datasets: OrderedDict[str, tuple[h5d.DatasetID, int]] = OrderedDict()
         try:
             self.id = h5f.open(os.fsencode(path), h5f.ACC_RDONLY, _access())
         except FileNotFoundError:
@@ -57,8 +61,22 @@ class OpenFile:
         if generation_of(os.fstat(self.descriptor)) != generation:
             raise Replaced("the file has changed while it was read")
 
+    def keep(self, name: str, dataset: h5d.DatasetID, address: int) -> None:
+        """Keep a dataset open under its name, with the chunks of it that the library has decoded."""
+        self._datasets[name] = dataset, address
+        if len(self._datasets) > _DATASETS:
+            self._datasets.popitem(last=False)
+
+    def kept(self, name: str) -> tuple[h5d.DatasetID, int] | None:
+        """Dataset that was kept under `name`, and its address."""
+        found = self._datasets.get(name)
+        if found is not None:
+            self._datasets.move_to_end(name)
+        return found
+
     def close(self) -> None:
         """Let go of the file; objects in it that are still in use keep it open."""
+        self._datasets.clear()
         if self.id.valid:
             self.id.close()
 
@@ -87,9 +105,9 @@ class OpenFiles:
         self._held: OpenFile | None = None
         self._files: OrderedDict[str, OpenFile] = OrderedDict()
 
-    def begin(self, file: OpenFile) -> None:
-        """Begin a request for `file`, which stays open until the next begins, however many are opened on the way."""
-        self._first = self._held = file
+    def begin(self) -> None:
+        """Begin a request: the file that it opens first stays open to its end, however many are opened on the way."""
+        self._first = self._held = None
 
     def hold(self, file: OpenFile) -> None:
         """Keep `file` open too, in place of the one that was held before."""
@@ -110,13 +128,16 @@ class OpenFiles:
         NotFound, DataError, Corrupt
             The file vanished, or cannot be opened.
         Replaced
-            The content is not the one meant.
+            The content is not the one meant, or has changed since this request began.
         """
         if generation is None:
             generation = _generation_at(path)
         file = self._files.get(path)
         # Written to in place, it is the same file still, but the library remembers what was in it.
         if file is not None and not file.generation == generation == generation_of(os.fstat(file.descriptor)):
+            if file in (self._first, self._held):
+                # Objects in use keep it open in the library: opened again, it would be the old content still.
+                raise Replaced("the file has changed while it was read")
             self.forget(path)
             file = None
         if file is None:
@@ -127,6 +148,7 @@ class OpenFiles:
             self._files[path] = file
             self._make_room(file)
         self._files.move_to_end(path)
+        self._first = self._first or file
         return file
 
     def _make_room(self, newest: OpenFile) -> None:

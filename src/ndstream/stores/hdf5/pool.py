@@ -17,7 +17,7 @@ from ndstream.core.counters import Counters
 from ndstream.core.limits import DEFAULT_LIMITS, Limits
 from ndstream.errors import Busy, NDStreamError, Quarantined, TimedOut, WorkerDied
 from ndstream.stores.hdf5.jobs import Answer, Call, Job, Queue
-from ndstream.stores.hdf5.messages import Fetch, Hello
+from ndstream.stores.hdf5.messages import Hello, longest_reply
 from ndstream.stores.hdf5.process import Process
 
 _log = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ class Pool:
         """
         await self.start()
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        job = Job(request, answer, self._longest(request))
+        job = Job(request, answer, longest_reply(request, self._limits.document))
         self._counters.add("worker_calls", label=job.kind)
         self._queue.put(job)
         self._dispatch()
@@ -149,11 +149,6 @@ class Pool:
         while self._processes:
             self._gone.clear()
             await self._gone.wait()
-
-    def _longest(self, request: Call) -> int:
-        # What a worker reads may have taken it over: its answers are not trusted to be of the length that was asked.
-        longest = self._limits.document + (1 << 20)
-        return max(longest, 2 * request.most) if isinstance(request, Fetch) else longest
 
     def _dispatch(self) -> None:
         while self._idle:

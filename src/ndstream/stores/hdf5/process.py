@@ -15,15 +15,14 @@ import msgspec
 
 from ndstream.errors import NDStreamError, TimedOut, WorkerDied, by_code
 from ndstream.stores.hdf5.jobs import Job
-from ndstream.stores.hdf5.messages import Failed, Hello, Ready, Reply, Request
+from ndstream.stores.hdf5.messages import Failed, Hello, Ready, Reply, Request, longest_reply
 
 _log = logging.getLogger(__name__)
 
 _MODULE = "ndstream.stores.hdf5.worker"
 _HEAD = 4
 _LINE = 4096
-#: Longest reply to the greeting, and seconds until it comes: loading the library may mean reading it from a cold disk.
-_GREETING = 1 << 16
+#: Seconds until the greeting is answered: loading the library may mean reading it from a cold disk.
 _START = 60.0
 
 
@@ -142,7 +141,7 @@ class Process(asyncio.BufferedProtocol):
             self._receive(message)
             return
         size = int.from_bytes(message, "little")
-        if size > (self._job.longest if self._job else _GREETING):
+        if size > (self._job.longest if self._job else longest_reply(self._hello, 0)):
             self._break(WorkerDied("the answer was longer than any answer may be"))
             return
         self._in_body = True

@@ -81,9 +81,17 @@ class Resolver:
         DataError
             It is a virtual or external dataset that reaches out of what is served.
         """
-        found = _Walk(self, file, name).to(name)
+        kept = file.kept(name)
+        if kept is not None:
+            return Found(file, *kept)
+        walk = _Walk(self, file, name)
+        found = walk.to(name)
         self._files.hold(found.file)
-        self.guard(found)
+        if isinstance(found.object, h5d.DatasetID):
+            plist = found.object.get_create_plist()
+            self.guard(found, plist)
+            if not walk.crossed and plist.get_layout() != h5d.VIRTUAL and not plist.get_external_count():
+                file.keep(name, found.object, found.address)
         return found
 
     def follow(self, file: OpenFile, filename: bytes, target: bytes) -> Found:
@@ -220,6 +228,7 @@ class _Walk:
         self.name = name
         self.strict = strict
         self.followed = 0
+        self.crossed = False
         self.trail = [_root(file)]
 
     def to(self, name: str) -> Found:
@@ -254,6 +263,7 @@ class _Walk:
         if info.type == h5l.TYPE_EXTERNAL:
             filename, path = group.links.get_val(link)
             self.file = self._other(filename)
+            self.crossed = True
             self.trail = [_root(self.file)]
             return _components(os.fsdecode(path))
         raise DataError(f"{self.name}: a link of a kind that only its writer can follow")

@@ -34,6 +34,7 @@ from ndstream.stores.hdf5.messages import (
     Reply,
     Request,
     Target,
+    longest_reply,
 )
 from ndstream.stores.hdf5.open_files import OpenFile, OpenFiles
 from ndstream.stores.hdf5.references import Names
@@ -114,8 +115,8 @@ class Worker:
         return Fetched(data=data)
 
     def _open(self, target: Target) -> tuple[OpenFile, Resolver]:
+        self._files.begin()
         file = self._files.open(target.file, target.generation)
-        self._files.begin(file)
         return file, Resolver(self._files, self._roots, target.hidden, self._hello.link_depth)
 
 
@@ -141,11 +142,11 @@ class Channel:
         body = self._exactly(int.from_bytes(head, "little"))
         return None if body is None else self._requests.decode(body)
 
-    def send(self, reply: Reply) -> None:
-        """Send a reply; one that is too long becomes a `Failed`."""
+    def send(self, reply: Reply, longest: int) -> None:
+        """Send a reply; one of more than `longest` bytes becomes a `Failed`."""
         body = self._encode(reply)
-        if len(body) - 4 > 0xFFFF_FFFF:
-            body = self._encode(Failed(code=TooLarge.code, message="the answer is longer than 4 GiB"))
+        if len(body) - 4 > min(longest, 0xFFFF_FFFF):
+            body = self._encode(Failed(code=TooLarge.code, message="the answer is longer than the limit (document)"))
         body[:4] = (len(body) - 4).to_bytes(4, "little")
         self._connection.sendall(body)
 
@@ -187,9 +188,10 @@ def serve(connection: socket.socket) -> None:
         return
     _confine(hello)
     worker = Worker(hello)
-    channel.send(Ready(filters=tuple(number for number in _FILTERS if _can_undo(number))))
+    filters = tuple(number for number in _FILTERS if _can_undo(number))
+    channel.send(Ready(filters=filters), longest_reply(hello, 0))
     while (request := channel.receive()) is not None:
-        channel.send(worker.answer(request))
+        channel.send(worker.answer(request), longest_reply(request, hello.document))
 
 
 def _can_undo(number: int) -> bool:
