@@ -75,7 +75,8 @@ def plan(selection: Selection, layout: Layout, itemsize: int, limits: Limits) ->
             most = max(most, band)
         elif layout.filters:
             spooled = limits.spool // itemsize > memory
-            most = max(limits.spool // itemsize, memory)
+            # One band at a time, so that the first bytes leave soon and the file stays small.
+            most = max(min(limits.spool // itemsize, band), memory)
         # Else chunks are stored as they are: of each only those rows are read that a piece needs.
     for block in selection.blocks(most, grid):
         yield Piece(block, spooled and block.count > memory)

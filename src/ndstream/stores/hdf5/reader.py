@@ -30,7 +30,7 @@ from ndstream.stores.hdf5.library import Boxes, Fetch
 from ndstream.stores.hdf5.messages import Located
 from ndstream.stores.hdf5.plan import plan
 from ndstream.stores.hdf5.reading import LibraryReading, Means, PieceReading, ReadyReading, at_hand, whole
-from ndstream.stores.hdf5.spool import unspooled
+from ndstream.stores.hdf5.spool import Spool, SpoolFiles, unspooled
 from ndstream.stores.hdf5.work import Copying, Decoding, Filling, Work
 from ndstream.wire.buffers import BufferPool
 
@@ -63,6 +63,7 @@ class Reader:
         self._shares = threads
         self._files = Descriptors(limits.open_files)
         self._cache: ChunkCache = ByteCache(limits.chunk_cache)
+        self._spools = SpoolFiles()
 
     async def open(self, located: Located, selection: Selection, fetch: Fetch) -> Reading:
         """Prepare to read; what is small is read at once.
@@ -133,6 +134,7 @@ class Reader:
         await asyncio.to_thread(self._means.threads.shutdown)
         self._files.clear()
         self._cache.clear()
+        self._spools.clear()
         self._means.pool.clear()
 
     async def _from_library(self, located: Located, layout: Library, selection: Selection, fetch: Fetch) -> Reading:
@@ -174,7 +176,8 @@ class Reader:
         for piece in plan(selection, layout, itemsize, limits):
             if piece.spooled:
                 most = max(limits.piece // itemsize, 1)
-                yield from unspooled(chunks, piece.block, most, shares, shares * each, self._means.pool)
+                spool = Spool(chunks, piece.block, self._means.pool, self._spools)
+                yield from unspooled(spool, most, shares, shares * each)
             else:
                 yield Decoding(chunks, piece.block, shares, shares * each)
 

@@ -6,6 +6,7 @@ import errno
 import math
 import os
 import tempfile
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Condition, Lock
@@ -20,6 +21,78 @@ from ndstream.stores.hdf5.chunks import Chunks
 from ndstream.stores.hdf5.work import Parts
 from ndstream.wire.buffers import BufferPool
 
+#: Spool files kept for the next band, and how much of each: their pages are in the page cache, and writing over
+#: pages that are there is many times as fast as having the kernel find new ones.
+_KEPT = 8
+_KEPT_BYTES = 256 << 20
+
+
+class SpoolFile:
+    """A temporary file without a name: gone when the last thread lets go of it, however the server ends."""
+
+    __slots__ = ("_fd", "_free")
+
+    def __init__(self, fd: int, free: deque[int]) -> None:
+        self._fd = fd
+        self._free = free
+
+    def __del__(self) -> None:
+        if len(self._free) < _KEPT:
+            self._free.append(self._fd)
+        else:
+            os.close(self._fd)
+
+    def write(self, offset: int, data: NDArray[np.uint8]) -> None:
+        """Write all of `data` (uint8, contiguous) at `offset`; raises `Busy` when there is no room."""
+        rest = data.data
+        while rest:
+            try:
+                count = os.pwrite(self._fd, rest, offset)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                    raise Busy("no room for temporary files on the server") from error
+                raise
+            rest = rest[count:]
+            offset += count
+
+    def read(self, offset: int, out: NDArray[np.uint8]) -> None:
+        """Fill `out` (uint8, contiguous) with what was written at `offset`."""
+        rest = out.data
+        while rest:
+            count = os.preadv(self._fd, (rest,), offset)
+            if not count:
+                raise Busy("a temporary file of the server was cut short")
+            rest = rest[count:]
+            offset += count
+
+    def shrink(self) -> None:
+        """Give disk space back beyond what is worth keeping."""
+        if os.fstat(self._fd).st_size > _KEPT_BYTES:
+            os.ftruncate(self._fd, _KEPT_BYTES)
+
+
+class SpoolFiles:
+    """Temporary files, used again by whoever comes next; safe to use from several threads at once."""
+
+    __slots__ = ("_free",)
+
+    def __init__(self) -> None:
+        self._free: deque[int] = deque()
+
+    def take(self) -> SpoolFile:
+        """Hand out a file of any content and length; it comes back when it is dropped."""
+        try:
+            return SpoolFile(self._free.pop(), self._free)
+        except IndexError:
+            fd, name = tempfile.mkstemp(prefix="ndstream-")
+            Path(name).unlink()
+            return SpoolFile(fd, self._free)
+
+    def clear(self) -> None:
+        """Close the files that are not in use."""
+        while self._free:
+            os.close(self._free.pop())
+
 
 class Spool:
     """The parts of one block, each decoded and laid down in a file of its own, one behind the other.
@@ -30,9 +103,10 @@ class Spool:
     block : Selection
         Its result is put in order; all its targets are boxes.
     pool : BufferPool
+    files : SpoolFiles
     """
 
-    def __init__(self, chunks: Chunks, block: Selection, pool: BufferPool) -> None:
+    def __init__(self, chunks: Chunks, block: Selection, pool: BufferPool, files: SpoolFiles) -> None:
         self.shape = block.shape
         self.itemtype = chunks.itemtype
         self._chunks = chunks
@@ -42,9 +116,9 @@ class Spool:
         self._busy = 0
         self._filled = False
         self._error: BaseException | None = None
-        # The file has no name: it is gone when the last thread lets go of it, however the server ends.
-        self._fd, name = tempfile.mkstemp(prefix="ndstream-")
-        Path(name).unlink()
+        self._file = files.take()
+        # The kernel lets one thread at a time write to a file; the others would wait for it burning the processor.
+        self._writing = Lock()
         self._end = 0
         self._starts: list[list[int]] = []
         self._stops: list[list[int]] = []
@@ -52,8 +126,7 @@ class Spool:
         self._boxes: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
 
     def __del__(self) -> None:
-        if hasattr(self, "_fd"):
-            os.close(self._fd)
+        self._file.shrink()
 
     def fill(self) -> None:
         """Decode parts until all are in the file; returns when they are, whichever threads did it."""
@@ -97,19 +170,8 @@ class Spool:
             self._starts.append(start)
             self._stops.append(stop)
             self._offsets.append(offset)
-        self._write(offset, out)
-
-    def _write(self, offset: int, out: NDArray[np.uint8]) -> None:
-        rest = out.data
-        while rest:
-            try:
-                count = os.pwrite(self._fd, rest, offset)
-            except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                    raise Busy("no room for temporary files on the server") from error
-                raise
-            rest = rest[count:]
-            offset += count
+        with self._writing:
+            self._file.write(offset, out)
 
     def copy(self, start: tuple[int, ...], stop: tuple[int, ...], result: NDArray[Any]) -> None:
         """Read a box of the block's result.
@@ -134,13 +196,7 @@ class Spool:
             first = first * (end - begin) + position - begin
         near = self._pool.take(math.prod(shape) * self.itemtype.itemsize)
         offset = self._offsets[index] + first * self.itemtype.itemsize
-        rest = near.data
-        while rest:
-            count = os.preadv(self._fd, [rest], offset)
-            if not count:
-                raise Busy("a temporary file of the server was cut short")
-            rest = rest[count:]
-            offset += count
+        self._file.read(offset, near)
         place = tuple(slice(int(a) - o, int(b) - o) for a, b, o in zip(low, high, origin, strict=True))
         result[place] = near.view(self.itemtype).reshape(shape)
 
@@ -169,12 +225,9 @@ class Unspooling:
         self._spool.stop()
 
 
-def unspooled(
-    chunks: Chunks, block: Selection, most: int, shares: int, scratch: int, pool: BufferPool
-) -> Iterator[Unspooling]:
-    """Cut a block into pieces of at most `most` elements that come out of one spool."""
-    spool = Spool(chunks, block, pool)
-    for box in everything(block.shape).blocks(most):
+def unspooled(spool: Spool, most: int, shares: int, scratch: int) -> Iterator[Unspooling]:
+    """Cut what is in a spool into pieces of at most `most` elements."""
+    for box in everything(spool.shape).blocks(most):
         spans = [axis for axis in box.axes if isinstance(axis, Span)]
         start = tuple(span.start for span in spans)
         stop = tuple(span.start + span.count for span in spans)
