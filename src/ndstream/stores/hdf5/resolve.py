@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 from h5py import h5d, h5g, h5l, h5o, h5p, h5t
 
-from ndstream.errors import Corrupt, DataError, NDStreamError, NotFound, TooLarge
+from ndstream.errors import Corrupt, DataError, NDStreamError, NotFound, Replaced, TooLarge
 from ndstream.stores.hdf5.faults import LIBRARY_ERRORS, reason_of
 from ndstream.stores.hdf5.names import spellings
 from ndstream.stores.hdf5.open_files import OpenFile, OpenFiles
@@ -205,6 +205,8 @@ class Resolver:
         for place in places:
             try:
                 return self._files.open(place)
+            except Replaced:
+                raise
             except NDStreamError:
                 continue  # so does the library
         return None

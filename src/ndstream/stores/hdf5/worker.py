@@ -104,6 +104,7 @@ class Worker:
         dataset = describer.dataset(found, attributes=False)
         layout = layout_of(found.object, dataset.dtype, file_size=found.file.size, chunk_index=self._hello.chunk_index)
         file.check(request.target.generation)
+        found.file.check(found.file.generation)
         return Located(dataset=dataset, layout=layout, file=found.file.path, generation=found.file.generation)
 
     def _fetch(self, request: Fetch) -> Fetched:
@@ -111,6 +112,7 @@ class Worker:
         found = _dataset(resolver.find(file, request.target.name), request.target.name)
         box = (request.start, request.count, request.step)
         data = read_box(found.object, box, most=request.most, name_of=Names(found.file, found.object))
+        file.check(request.target.generation)
         found.file.check(found.file.generation)
         return Fetched(data=data)
 
