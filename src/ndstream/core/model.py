@@ -87,7 +87,7 @@ class ExternalLink(msgspec.Struct, frozen=True, kw_only=True, tag_field="node", 
 
 
 class HardLink(msgspec.Struct, frozen=True, kw_only=True, tag_field="node", tag="hard_link"):
-    """An object that was not looked into; `kind` is None when even that would have meant opening it."""
+    """A member that was not looked into; with `kind` None nothing but its name is known, it may be a link as well."""
 
     kind: Literal["group", "dataset", "datatype"] | None = None
 
