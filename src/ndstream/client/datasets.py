@@ -503,7 +503,7 @@ def _over_chunks(bounds: Sequence[tuple[int, int]], chunks: Sequence[int]) -> It
     )
     for position in np.ndindex(grid):
         yield tuple(
-            slice(max(start, (start // size + at) * size), min(stop, (start // size + at + 1) * size))
+            slice(max(start, (start // size + at) * size), min(stop, (start // size + at + 1) * size), 1)
             for (start, stop), size, at in zip(bounds, chunks, position, strict=True)
         )
 

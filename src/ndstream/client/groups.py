@@ -250,7 +250,11 @@ class RemoteGroup(Mapping[str, Any]):
         return True
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, RemoteGroup) and self._identity() == other._identity()
+        if not isinstance(other, RemoteGroup):
+            return NotImplemented
+        if (self.connection.server, self.file_path) != (other.connection.server, other.file_path):
+            return False
+        return self.name == other.name or 0 != self._address == other._address
 
     def __hash__(self) -> int:
         return hash((self.connection.server, self.file_path))
@@ -268,9 +272,10 @@ class RemoteGroup(Mapping[str, Any]):
     def _ipython_key_completions_(self) -> list[str]:
         return list(self) if self.unpacked else []
 
-    def _identity(self) -> tuple[str, str, int | str]:
-        address = self._described.address if self._described is not None else 0
-        return self.connection.server, self.file_path, address or self.name
+    @property
+    def _address(self) -> int:
+        """What two names of one group have in common; 0 when it is not known."""
+        return self._described.address if self._described is not None else 0
 
     # -- looking up --
 
@@ -377,7 +382,7 @@ class RemoteGroup(Mapping[str, Any]):
         """The group at this address, if this one is in it: a hard link may lead back."""
         group: RemoteGroup | None = self
         while address and group is not None:
-            if group._described is not None and group._described.address == address:
+            if group._address == address:
                 return group
             group = group._parent
         return None
