@@ -48,7 +48,7 @@ contracts: $(READY)  ## Who may import whom
 docs: $(READY)  ## Build the documentation into docs/_build
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
 
-bench: $(READY)  ## Measure against limits taken in the same run (ARGS name the rows)
+bench: $(READY)  ## Measure against limits taken in the same run (ARGS name groups of rows)
 	$(BIN)/python -m benchmarks $(ARGS)
 
 lock: $(READY)  ## Resolve the dependencies anew into requirements/ (UPGRADE=--upgrade takes newer versions)
