@@ -14,6 +14,7 @@ from benchmarks.table import Row, heading, line
 # Group of rows to the function that makes it, `benchmarks.<module>.<function>`.
 ROWS = {
     "bulk": "bulk.bulk",
+    "inside": "inside.inside",
 }
 
 
