@@ -49,18 +49,18 @@ def format_description(found: dict[str, Any]) -> str:
 def _dataset(target: Target) -> dict[str, Any]:
     dataset = target.thing
     found: dict[str, Any] = {
-        "shape": plain_shape(dataset.shape),
+        "shape": _shape(dataset.shape),
         "type": type_name(dataset.dtype),
-        "maxshape": plain_shape(dataset.maxshape),
-        "chunks": plain_shape(dataset.chunks),
+        "maxshape": _shape(dataset.maxshape),
+        "chunks": _shape(dataset.chunks),
     }
     if target.address.selection is not None:
-        found["selected"] = plain_shape(target.extract().shape)
+        found["selected"] = _shape(target.extract().shape)
     filters = {name: getattr(dataset, name) for name in ("compression", "compression_opts", "shuffle", "fletcher32")}
     return found | {name: plain(value) for name, value in filters.items() if value}
 
 
-def plain_shape(shape: tuple[int | None, ...] | None) -> list[int | None] | None:
+def _shape(shape: tuple[int | None, ...] | None) -> list[int | None] | None:
     """Shape as JSON knows it; None where it is unlimited."""
     return None if shape is None else list(shape)
 
