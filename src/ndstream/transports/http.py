@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
+from urllib.parse import urlsplit
 
 import urllib3
 from urllib3 import exceptions as foreign
@@ -33,7 +34,7 @@ T = TypeVar("T")
 
 PIECE = 1 * MiB  # what urllib3 is asked for at a time: at this size it keeps up with the bare socket
 AHEAD = 4 * 1024  # what is received at once when a flow asks for a few bytes: small answers need no second look
-POOLED = 8  # connections kept open to one server
+POOLED = 16  # connections kept open to one server
 FIRST_PAUSE = 0.1  # seconds before the first repetition; doubles each time
 LONGEST_PAUSE = 30.0  # seconds; a server that asks for more patience gets none
 BUSY_STATUSES = (429, 503)  # the server says: later
@@ -181,6 +182,7 @@ class HTTPTransport:
         self._verify = verify
         self._limits = limits
         self._timeout = urllib3.Timeout(connect=limits.connect_timeout, read=limits.read_timeout)
+        self._prefix = urlsplit(base).path
         self._process = os.getpid()
         self._pool = self._new_pool()
         self._cookies: dict[str, str] = {}
@@ -242,7 +244,7 @@ class HTTPTransport:
         with _Translated(url, self._limits.read_timeout):
             response = self._connections().request(
                 request.method,
-                url,
+                self._prefix + request.path,
                 body=request.body,
                 headers=self._headers | self._cookie_header() | dict(request.headers),
                 preload_content=False,
@@ -255,7 +257,8 @@ class HTTPTransport:
 
     def close(self) -> None:
         """Close all idle connections; the transport can still be used."""
-        self._pool.clear()
+        closed, self._pool = self._pool, self._new_pool()
+        closed.close()
 
     def _cookie_header(self) -> dict[str, str]:
         return (
@@ -268,21 +271,22 @@ class HTTPTransport:
             name, _, value = line.partition(";")[0].partition("=")
             self._cookies[name.strip()] = value.strip()
 
-    def _connections(self) -> urllib3.PoolManager:
+    def _connections(self) -> urllib3.HTTPConnectionPool:
         process = os.getpid()
         if process != self._process:
             # The sockets that a fork copied belong to the parent: using them would mix two conversations.
             self._pool, self._process = self._new_pool(), process
         return self._pool
 
-    def _new_pool(self) -> urllib3.PoolManager:
+    def _new_pool(self) -> urllib3.HTTPConnectionPool:
         options: dict[str, Any] = {}
-        if self._verify is False:
-            options["cert_reqs"] = ssl.CERT_NONE
-            options["assert_hostname"] = False
-        elif isinstance(self._verify, str):
-            options["ca_certs"] = self._verify
-        return urllib3.PoolManager(num_pools=2, maxsize=POOLED, **options)
+        if self.base.startswith("https:"):
+            if self._verify is False:
+                options = {"cert_reqs": ssl.CERT_NONE, "assert_hostname": False}
+            elif isinstance(self._verify, str):
+                options = {"ca_certs": self._verify}
+        with _Translated(self.base, self._limits.connect_timeout):
+            return urllib3.connection_from_url(self.base, maxsize=POOLED, **options)
 
 
 class _Later(Exception):
