@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 from ndstream.core.selection import Part
 from ndstream.errors import Corrupt
 from ndstream.stores.hdf5.cache import ByteCache
-from ndstream.stores.hdf5.decode import pipeline
+from ndstream.stores.hdf5.decode import Pipeline, pipeline
 from ndstream.stores.hdf5.descriptors import OpenFile
 from ndstream.stores.hdf5.items import element_type
 from ndstream.stores.hdf5.layout import Chunked
 from ndstream.stores.hdf5.plan import box_around, span_of
 from ndstream.wire.buffers import BufferPool
 
-#: Decoded chunks, by the generation of their file and their offset in it.
-ChunkCache = ByteCache[tuple[str, int], NDArray[Any]]
+#: Decoded chunks, by the generation of their file, their offset in it, and how they are decoded and shaped: in a
+#: damaged file two datasets may claim the same bytes.
+ChunkCache = ByteCache[tuple[str, int, Pipeline, tuple[int, ...]], NDArray[Any]]
 
 _AT_ONCE = 64 << 10
 
@@ -130,7 +131,10 @@ class Chunks:
         return first * self.itemtype.itemsize, last * self.itemtype.itemsize
 
     def _cached(self, row: int) -> NDArray[Any] | None:
-        return self._cache.get((self._file.generation, int(self._offsets[row])))
+        return self._cache.get(self._key(row))
+
+    def _key(self, row: int) -> tuple[str, int, Pipeline, tuple[int, ...]]:
+        return self._file.generation, int(self._offsets[row]), self._pipeline, self.grid
 
     def _chunk(self, row: int, part: Part) -> NDArray[Any]:
         chunk = self._cached(row)
@@ -145,7 +149,7 @@ class Chunks:
             return chunk
         self._read(row, out)
         if not part.whole and self.nbytes <= self._keep:
-            self._cache.put((self._file.generation, int(self._offsets[row])), chunk, self.nbytes)
+            self._cache.put(self._key(row), chunk, self.nbytes)
         return chunk
 
     def _read(self, row: int, out: NDArray[np.uint8]) -> None:

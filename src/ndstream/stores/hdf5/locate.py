@@ -95,6 +95,8 @@ def _chunked(
     file_size: int,
     chunk_index: int,
 ) -> Layout:
+    if len(grid) != dataset.rank or min(grid) < 1:
+        raise Corrupt(f"chunks of shape {grid} in a dataset of rank {dataset.rank}")
     filters = _filters(properties)
     nbytes = math.prod(grid) * itemsize
     if nbytes > _LARGEST_CHUNK:

@@ -1,6 +1,6 @@
 """In which pieces a selection is read: C order of the result, within a budget of bytes, each chunk once if possible.
 
-The reasons for the choices made here are in ``design/read-plan.md``.
+The reasons for the choices made here are in ``design/0007-read-plan.md``.
 """
 
 from __future__ import annotations

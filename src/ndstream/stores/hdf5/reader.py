@@ -131,7 +131,7 @@ class Reader:
 
     async def aclose(self) -> None:
         """End the threads, close the files, give the memory back."""
-        await asyncio.to_thread(self._means.threads.shutdown)
+        await asyncio.to_thread(self._means.threads.shutdown, cancel_futures=True)
         self._files.clear()
         self._cache.clear()
         self._spools.clear()
