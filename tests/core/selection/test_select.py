@@ -121,7 +121,7 @@ def test_irregular_lists_stay_lists() -> None:
         (np.zeros(0), "float64 selects nothing"),
         (["a"], "selects nothing"),
         ([[0], [1, 2]], "not a list of indices"),
-        (object(), "neither an index nor a mask"),
+        (object, "neither an index nor a mask"),
         ({}, "neither an index nor a mask"),
         ((0, 0, 0), "3 indices for an array of 2 axes"),
         ((..., 0, ...), "more than one"),
