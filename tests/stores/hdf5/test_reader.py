@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ndstream.core.dtypes import Foreign, Integer, String
 from ndstream.core.limits import Limits
 from ndstream.core.model import Dataset
-from ndstream.core.selection import Selection, everything, select
+from ndstream.core.selection import Selection, everything, ranges, select
 from ndstream.errors import Corrupt, Replaced, TooLarge, UnsupportedDType
 from ndstream.stores.hdf5.decode import Pipeline
 from ndstream.stores.hdf5.layout import Chunked, Library
@@ -430,3 +430,57 @@ def test_a_chunk_beyond_the_limit_is_refused(gzipped: tuple[Path, NDArray[np.flo
             await reader.open(located, everything(values.shape), _no_fetch)
 
     _run(Limits(chunk=1000), work)
+
+
+_LARGE = (600, 40, 60)  # of two-byte numbers: rows of 4800 bytes
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, NDArray[np.uint16]]:
+    path = tmp_path_factory.mktemp("large") / "large.h5"
+    values = np.random.default_rng(3).integers(0, 1 << 16, _LARGE, np.uint16)
+    with h5py.File(path, "w") as file:
+        file["contiguous"] = values
+        file.create_dataset("plain chunks", data=values, chunks=(100, 40, 16))
+        file.create_dataset("shuffled", data=values, chunks=(7, 40, 60), shuffle=True, fletcher32=True)
+    return path, values
+
+
+def _some(count: int, side: int) -> NDArray[np.int64]:
+    return np.random.default_rng(count).integers(0, side, count)
+
+
+def _multi_slice(longest: int) -> Selection:
+    starts = _some(3000, _LARGE[0] - longest)
+    counts = _some(3001, longest)[:3000] + 1
+    return ranges(_LARGE, starts, counts, ((3, 30), (0, 60)))
+
+
+_SELECTIONS: dict[str, Selection] = {
+    "column": select((slice(None), 5, 7), _LARGE),
+    "backwards": select((slice(None, None, -7), slice(None, None, -3), slice(None, None, 2)), _LARGE),
+    "one plane": select((slice(None), slice(None), 59), _LARGE),
+    "half rows": select((slice(None), slice(0, 20)), _LARGE),
+    "rows in any order": select(_some(4000, 600), _LARGE),
+    "short rows in any order": select((_some(4000, 600), slice(2, 3), slice(10, 20)), _LARGE),
+    "indices of two axes": select((_some(40_000, 600), _some(40_000, 40), slice(4, 9)), _LARGE),
+    "points": select((_some(50_000, 600), _some(50_000, 40), _some(50_000, 60)), _LARGE),
+    "points in order": select((np.sort(_some(50_000, 600)), 3, 5), _LARGE),
+    "mask": select(np.random.default_rng(4).random(_LARGE) < 0.1, _LARGE),
+    "many ranges": _multi_slice(1),
+    "many ranges of many lengths": _multi_slice(12),
+}
+
+
+@pytest.mark.parametrize("selection", _SELECTIONS.values(), ids=_SELECTIONS.keys())
+def test_many_runs_come_to_their_places(
+    large: tuple[Path, NDArray[np.uint16]], locate: Locate, selection: Selection
+) -> None:
+    path, values = large
+    expected = np.ascontiguousarray(selection.apply(values)).tobytes()
+
+    async def work(reader: Reader) -> None:
+        for name in ("contiguous", "plain chunks", "shuffled"):
+            assert await _read(reader, locate(path, name), selection) == expected, name
+
+    _run(Limits(piece=256 << 10, request_memory=1 << 20, chunk_cache=1 << 20), work)
