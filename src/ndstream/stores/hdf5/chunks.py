@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -62,7 +63,7 @@ class Chunks:
     ) -> None:
         self.grid = layout.chunks
         self.itemtype = element_type(itemsize)
-        self.nbytes = int(np.prod(layout.chunks, dtype=object)) * itemsize
+        self.nbytes = math.prod(layout.chunks) * itemsize
         self._file = file
         self._counts = [-(-extent // length) for extent, length in zip(shape, layout.chunks, strict=True)]
         self._pipeline = pipeline(layout.filters, self.nbytes)

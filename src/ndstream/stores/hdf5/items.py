@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 _SIMPLE = {1: "u1", 2: "u2", 4: "u4", 8: "u8", 16: "c16"}
 
@@ -13,11 +12,3 @@ _SIMPLE = {1: "u1", 2: "u2", 4: "u4", 8: "u8", 16: "c16"}
 def element_type(itemsize: int) -> np.dtype[Any]:
     """Dtype of `itemsize` bytes that copies bit by bit: a plain number where there is one, else void."""
     return np.dtype(_SIMPLE.get(itemsize, f"V{itemsize}"))
-
-
-def filled(array: NDArray[Any], fill: bytes | None) -> None:
-    """Set all elements of an array to a fill value given as bytes; zero when it is None."""
-    if fill is None or not any(fill):
-        array.fill(np.zeros((), array.dtype)[()])
-    else:
-        array[...] = np.frombuffer(fill, array.dtype)[0]

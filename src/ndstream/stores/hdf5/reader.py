@@ -170,8 +170,9 @@ class Reader:
 
     def _decoding(self, chunks: Chunks, layout: Chunked, selection: Selection) -> Iterator[Work]:
         limits, itemsize = self._means.limits, chunks.itemtype.itemsize
-        # What a thread needs besides the result: the stored chunk, the decoded one, and one between two filters.
-        each = 3 * chunks.nbytes
+        # What a thread needs besides the result: the stored chunk, the decoded one, and one between two filters. Of a
+        # chunk that is stored as it is, only the rows that a piece needs.
+        each = 3 * chunks.nbytes if layout.filters else min(chunks.nbytes, limits.piece)
         shares = max(min(self._shares, limits.request_memory // each), 1)
         for piece in plan(selection, layout, itemsize, limits):
             if piece.spooled:

@@ -37,10 +37,12 @@ class SpoolFile:
         self._free = free
 
     def __del__(self) -> None:
-        if len(self._free) < _KEPT:
-            self._free.append(self._fd)
-        else:
+        if len(self._free) >= _KEPT:
             os.close(self._fd)
+            return
+        if os.fstat(self._fd).st_size > _KEPT_BYTES:
+            os.ftruncate(self._fd, _KEPT_BYTES)
+        self._free.append(self._fd)
 
     def write(self, offset: int, data: NDArray[np.uint8]) -> None:
         """Write all of `data` (uint8, contiguous) at `offset`; raises `Busy` when there is no room."""
@@ -65,11 +67,6 @@ class SpoolFile:
             rest = rest[count:]
             offset += count
 
-    def shrink(self) -> None:
-        """Give disk space back beyond what is worth keeping."""
-        if os.fstat(self._fd).st_size > _KEPT_BYTES:
-            os.ftruncate(self._fd, _KEPT_BYTES)
-
 
 class SpoolFiles:
     """Temporary files, used again by whoever comes next; safe to use from several threads at once."""
@@ -84,14 +81,21 @@ class SpoolFiles:
         try:
             return SpoolFile(self._free.pop(), self._free)
         except IndexError:
-            fd, name = tempfile.mkstemp(prefix="ndstream-")
-            Path(name).unlink()
-            return SpoolFile(fd, self._free)
+            return SpoolFile(_nameless(), self._free)
 
     def clear(self) -> None:
         """Close the files that are not in use."""
         while self._free:
             os.close(self._free.pop())
+
+
+def _nameless() -> int:
+    try:
+        fd, name = tempfile.mkstemp(prefix="ndstream-")
+        Path(name).unlink()
+    except OSError as error:
+        raise Busy(f"no temporary files on the server ({error.strerror})") from error
+    return fd
 
 
 class Spool:
@@ -124,9 +128,6 @@ class Spool:
         self._stops: list[list[int]] = []
         self._offsets: list[int] = []
         self._boxes: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
-
-    def __del__(self) -> None:
-        self._file.shrink()
 
     def fill(self) -> None:
         """Decode parts until all are in the file; returns when they are, whichever threads did it."""
