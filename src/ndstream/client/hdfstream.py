@@ -18,6 +18,7 @@ from ndstream.client.progress import transfer
 from ndstream.core.limits import Limits
 from ndstream.core.model import Directory, File, Node
 from ndstream.core.selection import Selection
+from ndstream.errors import ProtocolError
 from ndstream.protocols.hdfstream.decode import decode_entry
 from ndstream.protocols.hdfstream.flows import HDFStreamFlows
 from ndstream.transports.http import Exchange, HTTPTransport
@@ -63,7 +64,11 @@ class HDFStreamConnection(Connection):
 
     def lookup(self, path: str) -> Directory | File:
         """Describe the directory or file at a virtual path."""
-        return decode_entry(self.request_path(path), path)
+        document = self.request_path(path)
+        try:
+            return decode_entry(document, path)
+        except ProtocolError as error:
+            raise ProtocolError(f"{self.server}: {error}") from error
 
     def describe(self, path: str, name: str, *, max_depth: int, data_size_limit: int) -> Node:
         """Describe an object of a file."""

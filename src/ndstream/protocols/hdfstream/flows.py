@@ -5,7 +5,10 @@ Every method makes one request and reads its answer; see `ndstream.wire.flow`. S
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 from urllib.parse import quote
 
@@ -16,7 +19,7 @@ from numpy.typing import NDArray
 from ndstream.core.dtypes import from_numpy
 from ndstream.core.limits import DEFAULT_LIMITS, KiB, Limits, MiB
 from ndstream.core.model import Node
-from ndstream.errors import NDStreamError, ProtocolError, TooLarge
+from ndstream.errors import NDStreamError, ProtocolError, TooLarge, UnsupportedDType
 from ndstream.protocols.hdfstream.conversion import same_but_order, same_bytes
 from ndstream.protocols.hdfstream.decode import (
     Document,
@@ -84,18 +87,24 @@ class HDFStreamFlows:
     def root(self) -> Flow[Document]:
         """Describe the root, by GET: what a new connection begins with, to see whether it is let in."""
         yield from self._asked("", None, Request(method="GET", path="/msgpack/", headers=_DOCUMENT))
-        return decode_document((yield from self._body("")))
+        body = yield from self._body("")
+        with self._reading("", None):
+            return decode_document(body)
 
     def document(self, path: str) -> Flow[Document]:
         """Describe the directory or the file at a virtual path."""
         yield from self._asked(path, None, self._post(path, b"\x80", _DOCUMENT))
-        return decode_document((yield from self._body(path)))
+        body = yield from self._body(path)
+        with self._reading(path, None):
+            return decode_document(body)
 
     def describe(self, path: str, name: str, *, max_depth: int, data_size_limit: int) -> Flow[Node]:
         """Describe an object of a file, with its members down to `max_depth` and data of at most `data_size_limit`."""
         body = msgspec.msgpack.encode({"object": name, "max_depth": max_depth, "data_size_limit": data_size_limit})
         yield from self._asked(path, name, self._post(path, body, _DOCUMENT))
-        return decode_node(decode_document((yield from self._body(path))))
+        document = yield from self._body(path)
+        with self._reading(path, name):
+            return decode_node(decode_document(document))
 
     def slice(self, path: str, name: str, descriptor: Any) -> Flow[NDArray[Any]]:
         """Read a slice (specification section 4.2) into a new array, of the type it has on the wire.
@@ -108,16 +117,19 @@ class HDFStreamFlows:
         wanted = Descriptor.parse(descriptor)
         yield from self._asked(path, name, self._slice(path, name, wanted))
         if (yield from peek(len(MARK))) != MARK:
-            return self._variable((yield from self._body(path)), wanted.shape, np.dtype("O"))
+            body = yield from self._body(path)
+            with self._reading(path, name):
+                return _variable(body, wanted.shape, np.dtype("O"))
         made: list[NDArray[Any]] = []
 
         def destination(prefix: Prefix) -> memoryview:
-            dtype = self._wire_dtype(prefix, wanted.shape)
+            dtype = _wire_dtype(prefix, wanted.shape)
             made.append(np.empty(prefix.shape, dtype))
             return _bytes_of(made[0])
 
-        yield from read_array(destination)
-        yield from self._end(path)
+        with self._reading(path, name):
+            yield from read_array(destination)
+            yield from _end()
         return made[0]
 
     def slice_into(self, path: str, name: str, descriptor: Any, destination: NDArray[Any]) -> Flow[None]:
@@ -139,19 +151,22 @@ class HDFStreamFlows:
         head = yield from self._asked(path, name, self._slice(path, name, Descriptor.parse(descriptor)))
         if _is_small(head) or (yield from peek(len(MARK))) != MARK:
             # One read, in place of one for each part of the description.
-            self._take((yield from self._body(path)), destination)
+            body = yield from self._body(path)
+            with self._reading(path, name):
+                _take(body, destination)
             return
         received = destination
 
         def choose(prefix: Prefix) -> memoryview:
             nonlocal received
-            wire = self._wire_dtype(prefix, destination.shape).base
+            wire = _wire_dtype(prefix, destination.shape).base
             if not (same_bytes(wire, destination.dtype) or same_but_order(wire, destination.dtype)):
                 received = np.empty(destination.shape, wire)
             return _bytes_of(received)
 
-        prefix = yield from read_array(choose)
-        yield from self._end(path)
+        with self._reading(path, name):
+            prefix = yield from read_array(choose)
+            yield from _end()
         if received is not destination:
             np.copyto(destination, received, casting="unsafe")
         elif same_but_order(element_dtype(prefix.type).base, destination.dtype):
@@ -215,51 +230,13 @@ class HDFStreamFlows:
             pieces.append(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def _end(self, path: str) -> Flow[None]:
-        """Nothing may follow; reading so far also proves that the answer ended as it should."""
-        if (yield from read_some(1)):
-            raise ProtocolError(f"{self._where(path, None)}: something follows the array")
-
-    def _wire_dtype(self, prefix: Prefix | _SmallArray, shape: tuple[int, ...]) -> np.dtype[Any]:
-        """Type of the elements that are coming, once it is sure that they are those that were asked for."""
-        dtype = element_dtype(prefix.type)
-        if dtype.hasobject:
-            raise ProtocolError(f"{self.server}: elements of variable length came as if they were fixed")
-        if shape not in (prefix.shape, prefix.shape + dtype.shape):
-            raise ProtocolError(f"{self.server}: an array of shape {prefix.shape} came, not of {shape}")
-        if prefix.nbytes != dtype.itemsize * int(np.prod(prefix.shape, dtype=object)):
-            raise ProtocolError(f"{self.server}: {prefix.nbytes} bytes do not make shape {prefix.shape} of {dtype}")
-        return dtype
-
-    def _take(self, body: bytes, destination: NDArray[Any]) -> None:
-        """Put the answer to a slice, complete in memory, into the destination."""
-        if not body.startswith(MARK):
-            destination[...] = self._variable(body, destination.shape, destination.dtype)
-            return
+    @contextmanager
+    def _reading(self, path: str, name: str | None) -> Iterator[None]:
+        """Say of what is wrong with an answer which answer it is."""
         try:
-            small = _decode_small(body)
-        except msgspec.DecodeError as error:
-            raise ProtocolError(f"{self.server}: the array cannot be decoded: {error}") from None
-        wire = self._wire_dtype(small, destination.shape).base
-        data = small.data[0] if len(small.data) == 1 else b"".join(small.data)
-        if len(data) != small.nbytes:
-            raise ProtocolError(f"{self.server}: {len(data)} bytes came of an array of {small.nbytes}")
-        if same_bytes(wire, destination.dtype):
-            destination.reshape(-1).view(np.uint8)[:] = np.frombuffer(data, np.uint8)
-        else:
-            np.copyto(destination, np.frombuffer(data, wire).reshape(destination.shape), casting="unsafe")
-
-    def _variable(self, body: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Array from a document whose elements are not fixed, or that a server spelled in another way."""
-        document = decode_document(body)
-        if document.get("nd") is True:
-            array = decode_array(document)
-        else:
-            told = dtype.metadata is not None or dtype.names is not None
-            array = decode_elements(document).array(from_numpy(dtype) if told else None)
-        if array.shape != shape:
-            raise ProtocolError(f"{self.server}: an array of shape {array.shape} came, not of {shape}")
-        return array
+            yield
+        except (ProtocolError, UnsupportedDType) as error:
+            raise type(error)(f"{self._where(path, name)}: {error}") from error
 
     def _error(self, head: Head, body: bytes, path: str, name: str | None) -> NDStreamError:
         text = _TEXTS.get(head.status) or _error_text(head, body)
@@ -271,6 +248,56 @@ class HDFStreamFlows:
     def _where(self, path: str, name: str | None) -> str:
         inside = "" if name is None else f"::{name}"
         return f"{self.server}: /{path.strip('/')}{inside}"
+
+
+def _end() -> Flow[None]:
+    """Nothing may follow; reading so far also proves that the answer ended as it should."""
+    if (yield from read_some(1)):
+        raise ProtocolError("something follows the array")
+
+
+def _wire_dtype(prefix: Prefix | _SmallArray, shape: tuple[int, ...]) -> np.dtype[Any]:
+    """Type of the elements that are coming, once it is sure that they are those that were asked for."""
+    dtype = element_dtype(prefix.type)
+    if dtype.hasobject:
+        raise ProtocolError("elements of variable length came as if they were fixed")
+    if shape not in (prefix.shape, prefix.shape + dtype.shape):
+        raise ProtocolError(f"an array of shape {prefix.shape} came, not of {shape}")
+    if prefix.nbytes != dtype.itemsize * prod(prefix.shape):
+        raise ProtocolError(f"{prefix.nbytes} bytes do not make shape {prefix.shape} of {dtype}")
+    return dtype
+
+
+def _take(body: bytes, destination: NDArray[Any]) -> None:
+    """Put the answer to a slice, complete in memory, into the destination."""
+    if not body.startswith(MARK):
+        destination[...] = _variable(body, destination.shape, destination.dtype)
+        return
+    try:
+        small = _decode_small(body)
+    except msgspec.DecodeError as error:
+        raise ProtocolError(f"the array cannot be decoded: {error}") from None
+    wire = _wire_dtype(small, destination.shape).base
+    data = small.data[0] if len(small.data) == 1 else b"".join(small.data)
+    if len(data) != small.nbytes:
+        raise ProtocolError(f"{len(data)} bytes came of an array of {small.nbytes}")
+    if same_bytes(wire, destination.dtype):
+        destination.reshape(-1).view(np.uint8)[:] = np.frombuffer(data, np.uint8)
+    else:
+        np.copyto(destination, np.frombuffer(data, wire).reshape(destination.shape), casting="unsafe")
+
+
+def _variable(body: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Array from a document whose elements are not fixed, or that a server spelled in another way."""
+    document = decode_document(body)
+    if document.get("nd") is True:
+        array = decode_array(document)
+    else:
+        told = dtype.metadata is not None or dtype.names is not None
+        array = decode_elements(document).array(from_numpy(dtype) if told else None)
+    if array.shape != shape:
+        raise ProtocolError(f"an array of shape {array.shape} came, not of {shape}")
+    return array
 
 
 def _is_small(head: Head) -> bool:
