@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ndstream.client.groups import RemoteGroup
 
 ITERATED = 1 * MiB  # rows are iterated over in reads of about this size
+CONVERTED = 32 * MiB  # elements are converted in blocks of this size
 
 
 class RemoteDataset:
@@ -421,12 +422,21 @@ class RemoteDataset:
         """Read a selection into a C-contiguous array of its shape, the axes of an array type last."""
         if self.data is not None:
             result[...] = taken(selection, self.data)
-        elif result.dtype != self.dtype.base and (result.dtype.hasobject or self.dtype.hasobject):
-            own: NDArray[Any] = np.empty(result.shape, self.dtype.base)
-            self._request(selection, own)
-            result[...] = own
-        else:
+        elif result.dtype == self.dtype.base:
             self._request(selection, result)
+        else:
+            self._convert(selection, result)
+
+    def _convert(self, selection: Selection, result: NDArray[Any]) -> None:
+        """Read as the type of the dataset and convert, a block at a time."""
+        extra = self.dtype.shape
+        flat = result.reshape((selection.count, *extra))
+        start = 0
+        for block in selection.blocks(max(1, CONVERTED // self.dtype.itemsize)):
+            own: NDArray[Any] = np.empty(block.shape + extra, self.dtype.base)
+            self._request(block, own)
+            flat[start : start + block.count] = own.reshape((block.count, *extra))
+            start += block.count
 
     def _request(self, selection: Selection, result: NDArray[Any]) -> None:
         connection = self.connection
