@@ -7,10 +7,8 @@ from ndstream.wire.status import error_class, status_of
 
 
 def classes() -> list[type[errors.NDStreamError]]:
-    found: list[type[errors.NDStreamError]] = [errors.NDStreamError]
-    for cls in found:
-        found.extend(cls.__subclasses__())
-    return found
+    public = vars(errors).values()
+    return [cls for cls in public if isinstance(cls, type) and issubclass(cls, errors.NDStreamError)]
 
 
 @pytest.mark.parametrize("cls", classes(), ids=lambda cls: cls.code)

@@ -87,9 +87,18 @@ class Process(asyncio.BufferedProtocol):
         self._loop.add_reader(self._end, self._reap)
         self._loop.add_reader(self._output, self._log_output)
         self._connecting = self._loop.create_task(self._connect(ours))
+        self._connecting.add_done_callback(lambda task: self._settle(ours))
 
     async def _connect(self, ours: socket.socket) -> None:
         await self._loop.create_unix_connection(lambda: self, sock=ours)
+
+    def _settle(self, ours: socket.socket) -> None:
+        if self._transport is None:
+            # The task was cancelled before its first step: nobody else will close it.
+            ours.close()
+        elif self._disconnected:
+            # Lost within `connection_made`: uvloop has closed the descriptor, and forgets to tell the object.
+            ours.detach()
 
     # -- what the owner asks for --
 
