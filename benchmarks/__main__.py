@@ -8,12 +8,17 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks.site import Site, temporary_site
+from benchmarks.served import Site, temporary_site
 from benchmarks.table import Row, heading, line
 
 # Group of rows to the function that makes it, `benchmarks.<module>.<function>`.
 ROWS = {
+    "start": "start.start",
     "bulk": "bulk.bulk",
+    "chunked": "chunked.chunked",
+    "small": "small.small",
+    "metadata": "metadata.metadata",
+    "slices": "slices.multi_slice",
     "inside": "inside.inside",
 }
 

@@ -13,7 +13,7 @@ from benchmarks.crew import Crew
 from benchmarks.machine import cpu_seconds, forget_peak, memory, peak_memory
 from benchmarks.reading import RawRead, RemoteRead
 from benchmarks.rounds import medians
-from benchmarks.site import Site
+from benchmarks.served import Site
 from benchmarks.table import Row, at_most, ratio_at_least
 
 ROUNDS = 7

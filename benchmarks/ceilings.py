@@ -69,6 +69,7 @@ def serve_small() -> None:
         await send({"type": "http.response.body", "body": body})
 
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
     config = uvicorn.Config(
         app, loop="uvloop", http="httptools", ws="none", lifespan="off", log_config=None, access_log=False,
         server_header=False, proxy_headers=False,

@@ -13,7 +13,7 @@ import hdf5plugin
 import numpy as np
 
 from benchmarks.rounds import medians, timed
-from benchmarks.site import Site
+from benchmarks.served import Site
 from benchmarks.table import Row, at_most, ratio_at_least
 from ndstream.core.limits import Limits
 from ndstream.core.model import Dataset

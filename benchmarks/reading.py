@@ -77,7 +77,7 @@ class RawRead:
     def prepare(self) -> None:
         """Connect, and receive once."""
         connection = socket.create_connection(("127.0.0.1", self.port))
-        self._state = {"connection": connection, "out": memoryview(np.ones(self.nbytes, np.uint8))}
+        self._state = {"connection": connection, "out": memoryview(bytearray(b"\1" * self.nbytes))}
         self.run()
 
     def run(self) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from ndstream.testing.fixtures import LocalServer, local_servers
 
@@ -28,11 +27,10 @@ class Site:
         return path
 
     @contextmanager
-    def server(self, **sections: Mapping[str, Any]) -> Iterator[LocalServer]:
+    def server(self) -> Iterator[LocalServer]:
         """Serve the directory, in a process of its own."""
-        limits = {**_LIMITS, **sections.pop("limits", {})}
         with local_servers() as start:
-            yield start(self.directory, limits=limits, **sections)
+            yield start(self.directory, limits=_LIMITS)
 
 
 @contextmanager

@@ -1,0 +1,80 @@
+"""Chunked rows: filtered data decoded by the server, against local h5py reading the same file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import hdf5plugin
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.ceilings import ceiling
+from benchmarks.crew import Crew
+from benchmarks.reading import LocalRead, RawRead, RemoteRead
+from benchmarks.rounds import medians
+from benchmarks.served import Site
+from benchmarks.table import Row, ratio_at_least
+
+ROUNDS = 5
+TOTAL = 128 << 20  # bytes of each dataset
+SHAPE = {"<f4": (128, 512, 512), "<u2": (128, 1024, 512)}  # rows, and so chunks, of 1 MiB
+
+
+@dataclass(frozen=True)
+class Case:
+    """A dataset, and how many times as fast as the limit it has to arrive."""
+
+    dtype: str
+    budget: float
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+CASES = {
+    "gzip+shuffle float32": Case("<f4", 2.5, {"compression": "gzip", "shuffle": True}),
+    "gzip+shuffle uint16": Case("<u2", 3.5, {"compression": "gzip", "shuffle": True}),
+    "zstd+shuffle float32": Case("<f4", 1.3, {"shuffle": True, **hdf5plugin.Zstd()}),
+    "bitshuffle-lz4 uint16": Case("<u2", 0.8, dict(hdf5plugin.Bitshuffle())),
+}
+PLAIN = "uncompressed 1 MiB"
+
+
+def write(path: Path) -> None:
+    """Write smooth floats and counted photons."""
+    with h5py.File(path, "w") as file:
+        for name, case in CASES.items():
+            _dataset(file, name, case.dtype, case.options)
+        _dataset(file, PLAIN, "<f4", {})
+
+
+def _dataset(file: h5py.File, name: str, dtype: str, options: dict[str, Any]) -> None:
+    shape = SHAPE[dtype]
+    random = np.random.default_rng(1)
+    values: NDArray[Any]
+    if dtype == "<f4":
+        values = np.cumsum(random.normal(size=(16, *shape[1:])), axis=2).round(2)
+    else:
+        values = random.poisson(2, size=(16, *shape[1:]))
+    dataset = file.create_dataset(name, shape, dtype, chunks=(1, *shape[1:]), **options)
+    for start in range(0, shape[0], 16):
+        dataset[start : start + 16] = values
+
+
+def chunked(site: Site) -> Iterator[Row]:
+    """Read every dataset whole, with one client."""
+    path = site.file("chunked.h5", write)
+    with ceiling("raw") as port, site.server() as server:
+        for name, case in CASES.items():
+            with Crew([RemoteRead(server.url, path.name, name, path)]) as ours, Crew([LocalRead(path, name)]) as local:
+                yield _row(name, {"ours": ours, "limit": local}, case.budget)
+        with Crew([RemoteRead(server.url, path.name, PLAIN, path)]) as ours, Crew([RawRead(port, TOTAL)]) as raw:
+            yield _row(PLAIN, {"ours": ours, "limit": raw}, 0.7)
+
+
+def _row(name: str, crews: dict[str, Crew], budget: float) -> Row:
+    seconds = medians({key: crew.round for key, crew in crews.items()}, ROUNDS)
+    speed = {key: TOTAL / taken / 1e9 for key, taken in seconds.items()}
+    return Row(f"chunked, {name}", speed["ours"], "GB/s", speed["limit"], ratio_at_least(budget))
