@@ -11,6 +11,8 @@ The tree; in brackets the builtin that each one also is, in quotes its ``code``:
     │   │   └── OutOfBounds                            "bounds"
     │   ├── UnsupportedDType   [TypeError]             "dtype"
     │   ├── NotFound           [KeyError, FileNotFoundError]   "not-found"
+    │   ├── Exists             [FileExistsError]       "exists"
+    │   ├── Conflict                                   "conflict"
     │   ├── NotAuthenticated   [PermissionError]       "unauthenticated"
     │   └── Forbidden          [PermissionError]       "forbidden"
     ├── DataError              [OSError]               "data"
@@ -18,10 +20,12 @@ The tree; in brackets the builtin that each one also is, in quotes its ``code``:
     │   ├── Corrupt                                    "corrupt"
     │   ├── Replaced                                   "replaced"
     │   ├── Quarantined                                "quarantined"
-    │   └── UnsupportedFilter                          "filter"
+    │   ├── UnsupportedFilter                          "filter"
+    │   └── StorageFull                                "full"
     ├── ServiceError           [RuntimeError]          "service"
     │   │                      the server cannot now: asking again later may help
     │   ├── Busy                                       "busy"
+    │   ├── FileInUse          [BlockingIOError]       "in-use"
     │   ├── TimedOut           [TimeoutError]          "timeout"
     │   └── WorkerDied                                 "worker"
     ├── TransportError         [ConnectionError]       "transport"
@@ -100,6 +104,18 @@ class NotFound(RequestError, KeyError, FileNotFoundError):
     code = "not-found"
 
 
+class Exists(RequestError, FileExistsError):
+    """What should be made is there already."""
+
+    code = "exists"
+
+
+class Conflict(RequestError):
+    """It was changed by somebody else since the caller looked, or before it could be put in order."""
+
+    code = "conflict"
+
+
 class NotAuthenticated(RequestError, PermissionError):
     """The user name or the password is wrong."""
 
@@ -142,6 +158,12 @@ class UnsupportedFilter(DataError):
     code = "filter"
 
 
+class StorageFull(DataError):
+    """There is no room left, or no more is allowed; everything is as it was before."""
+
+    code = "full"
+
+
 class ServiceError(NDStreamError, RuntimeError):
     """The server cannot do this now; asking again later may help."""
 
@@ -152,6 +174,12 @@ class Busy(ServiceError):
     """A limit of requests is reached, or the server is shutting down."""
 
     code = "busy"
+
+
+class FileInUse(ServiceError, BlockingIOError):
+    """Another program writes to the file, or keeps others from writing to it."""
+
+    code = "in-use"
 
 
 class TimedOut(ServiceError, TimeoutError):

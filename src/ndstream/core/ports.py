@@ -5,15 +5,19 @@ These know only the data model. Stores implement them, protocols use them, neith
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ndstream.core.counters import Counters
 from ndstream.core.dtypes import DType
 from ndstream.core.limits import DEFAULT_LIMITS, Limits
-from ndstream.core.model import Directory, File, Node
+from ndstream.core.model import Dataset, Directory, File, Node
+from ndstream.core.operations import Committed, Event, Operation
 from ndstream.core.selection import Selection
 
 
@@ -22,19 +26,27 @@ class Access:
     """Who is asking, and which virtual directories do not exist for them.
 
     `key` is what limits are counted by: the user name, or the address of somebody anonymous. `hidden` holds virtual
-    paths (no leading slash; "" is the root) of directories that, with all below them, are not there for this user.
+    paths (no leading slash; "" is the root) of directories that, with all below them, are not there for this user;
+    `writable` those where this user may write, with all below them.
     """
 
     user: str | None = None
     key: str = ""
     hidden: frozenset[str] = frozenset()
+    writable: frozenset[str] = frozenset()
 
     def sees(self, path: str) -> bool:
         """Whether the virtual path, of a file or a directory, exists for this user."""
-        if not self.hidden:
-            return True
-        parts = path.split("/") if path else []
-        return not any("/".join(parts[:n]) in self.hidden for n in range(len(parts) + 1))
+        return not self.hidden or not _below(path, self.hidden)
+
+    def writes(self, path: str) -> bool:
+        """Whether this user may write to the file, or make files in the directory, at the virtual path."""
+        return bool(self.writable) and _below(path, self.writable) and self.sees(path)
+
+
+def _below(path: str, directories: frozenset[str]) -> bool:
+    parts = path.split("/") if path else []
+    return any("/".join(parts[:n]) in directories for n in range(len(parts) + 1))
 
 
 ANYBODY = Access()
@@ -139,6 +151,120 @@ class Store(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Writing:
+    """How files are written to.
+
+    `durability` says when a commit is acknowledged: "fsync", when it would outlive a crash of the machine; "flush",
+    when it would outlive a crash of the server.
+    """
+
+    durability: Literal["fsync", "flush"] = "fsync"
+
+
+@runtime_checkable
+class StoredChunks(Protocol):
+    """What a `Store` may offer besides: chunks as they are stored, for clients that decode them."""
+
+    async def stored(
+        self, path: str, name: str, access: Access, selection: Selection | Callable[[tuple[int, ...]], Selection] | None
+    ) -> StoredReading:
+        """Prepare to read, undecoded, every chunk that the selection touches.
+
+        Raises
+        ------
+        UnsupportedDType
+            The dataset is not stored in chunks, or not in such as can be decoded without the HDF5 library.
+        """
+        ...
+
+
+class StoredReading(Protocol):
+    """Stored chunks on their way out of a store; checked and ready, nothing sent yet. Iterate once."""
+
+    @property
+    def dataset(self) -> Dataset:
+        """Description without attributes: type, shape, chunks, filters, fill value."""
+        ...
+
+    @property
+    def index(self) -> NDArray[np.uint64]:
+        """One row per chunk, ascending: number in the C order of the grid, bytes stored, filters skipped (mask).
+
+        A chunk that was never written is not listed: it holds the fill value.
+        """
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Length of all buffers together: the sum of the second column."""
+        ...
+
+    def buffers(self) -> AsyncIterator[memoryview]:
+        """The chunks one behind the other, in pieces, each valid until its last reference is dropped."""
+        ...
+
+    async def aclose(self) -> None:
+        """Give back what the reading holds; safe to call at any time, more than once."""
+        ...
+
+
+@runtime_checkable
+class WritableStore(Protocol):
+    """What a `Store` may offer besides: changing files, in commits.
+
+    Every commit of a file has a number, one higher than the one before it. All reads of a dataset that start after a
+    commit was acknowledged see it; a read under way sees the dataset as of one commit, or fails with `Replaced`.
+    """
+
+    async def commit_number(self, path: str, access: Access) -> int:
+        """Number of the last commit; 0 for a file that nobody has written to through this store yet."""
+        ...
+
+    async def apply(
+        self,
+        path: str,
+        access: Access,
+        operations: Sequence[Operation],
+        *,
+        condition: int | None = None,
+        key: str | None = None,
+        create: bool = False,
+    ) -> Committed:
+        """Carry out operations together or not at all, and return when they are durable.
+
+        Parameters
+        ----------
+        condition : int, optional
+            Number that the last commit must have (``If-Match``).
+        key : str, optional
+            Name of this batch, chosen by the client: sent again under the same key (as long as it is remembered) it
+            is not carried out again, and answered with what came of it.
+        create : bool
+            Make the file if there is none.
+
+        Raises
+        ------
+        Forbidden
+            `Access.writes` says no, or the store serves read-only.
+        Conflict
+            The condition does not hold.
+        Exists, NotFound, InvalidRequest, InvalidSelection, UnsupportedDType
+            An operation cannot be carried out; the message says which. None was.
+        StorageFull, DataError
+            The disk said no; everything is as it was.
+        """
+        ...
+
+    def follow(self, path: str, access: Access, *, since: int | None = None) -> AsyncIterator[Event]:
+        """Events of the commits after number `since` (None: from now on), as they happen.
+
+        Those that are not remembered any more come as one that is not complete. Ends with `NotFound` when the file
+        is gone.
+        """
+        ...
+
+
 class StoreFactory(Protocol):
     """Makes a store of what is served; found by name in the registry (entry points ``ndstream.stores``)."""
 
@@ -149,8 +275,11 @@ class StoreFactory(Protocol):
         limits: Limits = DEFAULT_LIMITS,
         counters: Counters | None = None,
         media_types: Mapping[str, str] | None = None,
+        writing: Writing | None = None,
     ) -> Store:
         """Serve `roots`: a name to a directory or file, or "" to the directory whose content is the root.
+
+        Without `writing` nothing is ever written.
 
         `media_types` goes before what the suffix of a file says: a file name pattern, or with a slash a pattern of
         the whole virtual path, to a media type.

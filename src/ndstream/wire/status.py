@@ -22,8 +22,12 @@ _STATUS = {
     "not-found": 404,
     "unauthenticated": 401,
     "forbidden": 403,
+    "exists": 409,
+    "conflict": 412,
     "replaced": 409,
+    "full": 507,
     "busy": 503,
+    "in-use": 423,
     "timeout": 504,
 }
 
@@ -34,13 +38,16 @@ _CLASS: dict[int, type[NDStreamError]] = {
     404: errors.NotFound,
     408: errors.TimedOut,
     409: errors.Replaced,
+    412: errors.Conflict,
     413: errors.TooLarge,
     415: errors.UnsupportedMediaType,
     416: errors.OutOfBounds,
     422: errors.UnsupportedDType,
+    423: errors.FileInUse,
     429: errors.Busy,
     503: errors.Busy,
     504: errors.TimedOut,
+    507: errors.StorageFull,
 }
 
 
