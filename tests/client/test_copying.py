@@ -33,9 +33,13 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         group["soft"] = h5py.SoftLink("d")
         group["dangling"] = h5py.SoftLink("/nowhere")
         group["elsewhere"] = h5py.ExternalLink("no.h5", "/x")
+        group["outside"] = h5py.ExternalLink("other.h5", "/o")
         group["sub/inner"] = np.array(["a", "bc"], object)
         group["sub"].attrs["empty"] = h5py.Empty("f8")
         group["loop"] = group
+    with h5py.File(folder / "other.h5", "w") as file:
+        file["o/d"] = np.arange(5)
+        file["o/back"] = h5py.ExternalLink("c.h5", "/g")
     return write_sample(folder / "sample.h5").parent
 
 
@@ -74,7 +78,10 @@ def test_a_copy_keeps_everything(remote: Any, path: Path, target: h5py.File, mon
     assert target["g/loop"] == target["g"]
     assert target["g"].get("soft", getlink=True).path == "d"
     assert target["g"].get("dangling", getlink=True).path == "/nowhere"
-    assert target["g"].get("elsewhere", getlink=True).filename == "no.h5"
+    for name, filename, inside in (("elsewhere", "no.h5", "/x"), ("outside", "other.h5", "/o")):
+        link = target["g"].get(name, getlink=True)
+        assert isinstance(link, h5py.ExternalLink)
+        assert (link.filename, link.path) == (filename, inside)
 
 
 def test_a_copy_gets_the_name_it_is_given(remote: Any, target: h5py.File) -> None:
@@ -101,6 +108,19 @@ def test_soft_links_are_copied_as_what_they_lead_to_on_demand(remote: Any, targe
     assert isinstance(target["g"].get("soft", getlink=True), h5py.HardLink)
     assert target["g/soft"] == target["g/d"]
     assert isinstance(target["g"].get("dangling", getlink=True), h5py.SoftLink)
+
+
+def test_external_links_are_copied_as_what_they_lead_to_on_demand(remote: Any, target: h5py.File) -> None:
+    remote.copy("g", target, expand_external=True)
+    assert isinstance(target["g"].get("outside", getlink=True), h5py.HardLink)
+    assert target["g/outside/d"][...].tolist() == [0, 1, 2, 3, 4]
+    assert target["g/outside/back"] == target["g"]
+    assert isinstance(target["g"].get("elsewhere", getlink=True), h5py.ExternalLink)
+
+
+def test_what_a_link_leads_to_is_copied_when_the_link_itself_is_named(remote: Any, target: h5py.File) -> None:
+    remote.copy("g/outside", target)
+    assert list(target["outside"]) == ["back", "d"]
 
 
 def test_the_sample_is_copied_whole_but_for_what_cannot_be_written(

@@ -98,16 +98,15 @@ def compare_groups(remote: Any, local: h5py.Group, path: str) -> Iterator[tuple[
         yield path, "members", str(list(remote)), str(list(local))
     for name in readable:
         link = local.get(name, getlink=True)
-        kind = type(remote.get(name, getlink=True)).__name__
-        # An external link that can be followed arrives as what it leads to.
-        if kind != type(link).__name__ and not isinstance(link, h5py.ExternalLink):
-            yield path, name, kind, type(link).__name__
-        if getattr(link, "path", None) != getattr(remote.get(name, getlink=True), "path", None) and isinstance(
-            link, h5py.SoftLink
-        ):
-            yield path, name, "target", link.path
+        told = remote.get(name, getlink=True)
+        if link_parts(told) != link_parts(link):
+            yield path, name, repr(told), repr(link)
         if isinstance(link, h5py.HardLink):
             yield from compare(remote[name], local[name], f"{path}/{name}")
+
+
+def link_parts(link: Any) -> tuple[str, str | None, str | None]:
+    return type(link).__name__, getattr(link, "filename", None), getattr(link, "path", None)
 
 
 def value(source: Any, key: Any) -> Any:

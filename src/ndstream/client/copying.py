@@ -25,7 +25,9 @@ BLOCK = 32 * MiB  # data on their way from server to file
 _log = logging.getLogger(__name__)
 
 
-def copy_object(found: RemoteObject, dest: Any, name: str, *, shallow: bool, expand_soft: bool) -> None:
+def copy_object(
+    found: RemoteObject, dest: Any, name: str, *, shallow: bool, expand_soft: bool, expand_external: bool
+) -> None:
     """Copy an object and all below it under a new name; see `RemoteGroup.copy`.
 
     Raises
@@ -39,7 +41,8 @@ def copy_object(found: RemoteObject, dest: Any, name: str, *, shallow: bool, exp
         raise InvalidRequest(f"{dest.name} has a member {name!r} already")
     parent, _, last = posixpath.normpath(name).rpartition("/")
     group = dest.require_group(parent) if parent else dest
-    _Copier(shallow=shallow, expand_soft=expand_soft).copy(found, group, last, ())
+    copier = _Copier(shallow=shallow, expand_soft=expand_soft, expand_external=expand_external)
+    copier.copy(found, group, last, ())
 
 
 def _describe(found: RemoteObject) -> model.Group | model.Dataset | model.NamedType:
@@ -53,7 +56,7 @@ def _describe(found: RemoteObject) -> model.Group | model.Dataset | model.NamedT
 class _Copier:
     """One copy; remembers what it has made, so that two names of one object stay that."""
 
-    def __init__(self, *, shallow: bool, expand_soft: bool) -> None:
+    def __init__(self, *, shallow: bool, expand_soft: bool, expand_external: bool) -> None:
         try:
             from ndstream.stores.hdf5 import local
         except ImportError as error:
@@ -61,6 +64,7 @@ class _Copier:
         self._local = local
         self._shallow = shallow
         self._expand_soft = expand_soft
+        self._expand_external = expand_external
         self._made: dict[int, Any] = {}
 
     def copy(self, found: RemoteObject, into: Any, name: str, inside: tuple[RemoteGroup, ...]) -> None:
@@ -91,8 +95,9 @@ class _Copier:
             self._made[described.address] = made
         if self._shallow and inside:
             return made
+        links = {} if self._expand_external else described.links
         for member, node in described.members.items():
-            match node:
+            match links.get(member, node):
                 case model.ExternalLink(filename=filename, target=target):
                     self._local.link_external(made, member, filename, target)
                 case model.SoftLink(target=target) if not self._follows(group, member, inside):

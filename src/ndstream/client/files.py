@@ -156,9 +156,10 @@ class RemoteFile(Mapping[str, Any]):
         name: str | None = None,
         shallow: bool = False,
         expand_soft: bool = False,
+        expand_external: bool = False,
     ) -> None:
         """Copy an object into a local HDF5 file, see `RemoteGroup.copy`."""
-        self.root.copy(source, dest, name, shallow, expand_soft)
+        self.root.copy(source, dest, name, shallow, expand_soft, expand_external)
 
     def open(self, mode: str = "r") -> IO[Any]:
         """Open the bytes of the file as a stream, of text (``"r"``) or of bytes (``"rb"``).

@@ -205,6 +205,7 @@ class RemoteGroup(Mapping[str, Any]):
         name: str | None = None,
         shallow: bool = False,
         expand_soft: bool = False,
+        expand_external: bool = False,
     ) -> None:
         """Copy an object of this file, with all below it, into a local HDF5 file.
 
@@ -218,6 +219,9 @@ class RemoteGroup(Mapping[str, Any]):
             Of groups, copy only direct members, and of these groups without what is in them.
         expand_soft : bool
             Copy what soft links lead to in place of the links.
+        expand_external : bool
+            Copy what external links lead to in place of the links; not from servers that do not tell them apart:
+            there the object is copied in any case.
 
         Notes
         -----
@@ -233,7 +237,7 @@ class RemoteGroup(Mapping[str, Any]):
         base = name or posixpath.basename(found.name if not isinstance(source, str) else posixpath.normpath(source))
         if not base or base == "/":
             raise InvalidRequest("the root has no name of its own: say which name the copy gets")
-        copy_object(found, dest, base, shallow=shallow, expand_soft=expand_soft)
+        copy_object(found, dest, base, shallow=shallow, expand_soft=expand_soft, expand_external=expand_external)
 
     def close(self) -> None:
         """Nothing to do: kept because files in other libraries need it."""

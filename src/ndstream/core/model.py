@@ -113,7 +113,7 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True, tag_field="node", tag="
     `shape` is None for a null dataspace, ``()`` for a scalar. In `maxshape` None means unlimited. `chunks` is None
     unless the storage is chunked. `fill` is one element as stored, None when undefined or of variable length.
     `data` holds all elements (as in `Attribute.value`) when they were asked for and are few. `stored` is the
-    number of bytes in the file. `address` tells whether two hard links lead to one object of a file.
+    number of bytes in the file. `address` tells whether two links, to this file or others, lead to one object.
     """
 
     dtype: DType

@@ -249,13 +249,15 @@ class _Description:
         if isinstance(found, Array):
             return self._dataset(found)
         looked_into = level == 0 or (level < self._detail.depth and len(found.members) <= self._detail.wide)
+        links = {name: member for name, member in found.members.items() if isinstance(member, ExternalLink)}
         return model.Group(
             attributes=_attributes(found.attributes),
             members={
-                name: self._member(place, name, member, level) if looked_into else _closed(member)
+                name: self._member(place, name, member, level) if looked_into else HardLink()
                 for name, member in found.members.items()
             },
             address=id(found),
+            links=links if looked_into else {},
         )
 
     def _member(self, place: _Place, name: str, member: Member, level: int) -> Node:
@@ -290,10 +292,6 @@ class _Description:
             stored=size,
             address=id(found),
         )
-
-
-def _closed(member: Member) -> Node:
-    return member if isinstance(member, SoftLink | ExternalLink) else HardLink()
 
 
 def _attributes(attributes: Mapping[str, Values]) -> dict[str, model.Attribute]:

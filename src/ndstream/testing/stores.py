@@ -393,6 +393,11 @@ class StoreSuite:
         assert members["types"] == HardLink(kind="group")
         assert members["outside"] == HardLink(kind="group")
 
+    def test_external_links_are_told_besides_what_they_lead_to(self, bench: Bench) -> None:
+        links = {name: member for name, member in _members().items() if isinstance(member, ExternalLink)}
+        assert bench.group("/").links == links
+        assert bench.group("/deep").links == {}
+
     def test_groups_are_described_as_deep_as_asked(self, bench: Bench) -> None:
         deep = bench.group("/deep", Detail(depth=1)).members["a"]
         assert isinstance(deep, model.Group)

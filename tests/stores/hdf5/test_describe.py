@@ -231,6 +231,20 @@ def test_hard_links_to_one_object_have_one_address(asked: Asked) -> None:
     assert dataset_of(asked.describe("f.h5", "/same")).address == one
 
 
+def test_objects_of_two_files_never_have_one_address(asked: Asked) -> None:
+    for name in ("f.h5", "other.h5"):
+        with h5py.File(asked.root / name, "w") as file:
+            file["group/d"] = 1
+    with h5py.File(asked.root / "f.h5", "a") as file:
+        file["beyond"] = h5py.ExternalLink("other.h5", "/group")
+
+    members = group_of(asked.describe("f.h5", depth=2)).members
+
+    here, beyond = group_of(members["group"]), group_of(members["beyond"])
+    assert here.address != beyond.address
+    assert dataset_of(here.members["d"]).address != dataset_of(beyond.members["d"]).address
+
+
 def test_links_and_types_are_what_they_are(asked: Asked) -> None:
     with h5py.File(asked.root / "f.h5", "w") as file:
         file["relative"] = h5py.SoftLink("../a")
@@ -259,8 +273,13 @@ def test_what_an_external_link_leads_to_is_described(asked: Asked) -> None:
     root = group_of(asked.describe("f.h5", depth=2))
 
     assert dataset_of(root.members["data"]).shape == (2,)
-    assert dataset_of(root.members["data"]).address == 0
-    assert dataset_of(group_of(root.members["group"]).members["d"]).shape == (2,)
+    inner = dataset_of(group_of(root.members["group"]).members["d"])
+    assert inner.shape == (2,)
+    assert dataset_of(root.members["data"]).address == inner.address
+    assert root.links == {
+        "data": ExternalLink(filename="other.h5", target="/inner/d"),
+        "group": ExternalLink(filename="other.h5", target="inner"),
+    }
     assert not asked.lasting
 
 

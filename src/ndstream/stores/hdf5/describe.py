@@ -92,7 +92,9 @@ class Describer:
             case h5d.DatasetID():
                 return self.dataset(found)
             case _:
-                return NamedType(dtype=type_of(found.object), attributes=self._attributes(found), address=found.address)
+                return NamedType(
+                    dtype=type_of(found.object), attributes=self._attributes(found), address=found.identity
+                )
 
     def dataset(self, found: Found, *, attributes: bool = True, plist: h5p.PropDCID | None = None) -> Dataset:
         """Describe a dataset; its sources must have been checked (`Resolver.guard`)."""
@@ -116,7 +118,7 @@ class Describer:
             fill=_fill(plist, dataset, kind.dtype),
             data=self._inline(found, kind, shape),
             stored=dataset.get_storage_size(),
-            address=found.address,
+            address=found.identity,
         )
 
     def _spend(self, amount: int) -> None:
@@ -134,10 +136,10 @@ class Describer:
         attributes = self._attributes(found)
         if distance and (distance >= self._depth or count > self._wide):
             names: dict[str, Node] = {text_of(name): HardLink() for name, _, _ in listed}
-            return Group(attributes=attributes, members=names, address=found.address)
+            return Group(attributes=attributes, members=names, address=found.identity)
         members = {text_of(name): self._member(found, name, kind, address, distance) for name, kind, address in listed}
         links = {text_of(name): _external(group, name) for name, kind, _ in listed if kind == h5l.TYPE_EXTERNAL}
-        return Group(attributes=attributes, members=members, address=found.address, links=links)
+        return Group(attributes=attributes, members=members, address=found.identity, links=links)
 
     def _member(self, parent: Found, name: bytes, kind: int, address: int, distance: int) -> Node:
         try:
@@ -176,8 +178,7 @@ class Describer:
             found = self._resolver.follow(parent.file, filename, target)
         except NotFound:
             return _external(parent.object, name)
-        # Its address is one of another file.
-        return self._known(Found(found.file, found.object, 0), distance)
+        return self._known(found, distance)
 
     def _attributes(self, found: Found) -> dict[str, Attribute]:
         if not h5a.get_num_attrs(found.object):

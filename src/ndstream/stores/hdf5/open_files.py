@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import zlib
 from collections import OrderedDict
 from pathlib import Path
 
@@ -27,14 +28,17 @@ class OpenFile:
     id : h5py.h5f.FileID
     descriptor : int
         File descriptor that the library reads from; it belongs to the library.
+    number : int
+        Tells addresses in this file from those in others: bits above the ones that most addresses need.
     paths : dict of int to str, or None
         Path of every object by its address, once somebody has needed it (`ndstream.stores.hdf5.references`).
     """
 
-    __slots__ = ("_datasets", "descriptor", "generation", "id", "path", "paths", "size")
+    __slots__ = ("_datasets", "descriptor", "generation", "id", "number", "path", "paths", "size")
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.number = zlib.crc32(os.fsencode(path)) << 31
         self.paths: dict[int, str] | None = None
         self._datasets: OrderedDict[str, tuple[h5d.DatasetID, int]] = OrderedDict()
         try:

@@ -38,6 +38,11 @@ class Found:
     object: Any
     address: int
 
+    @property
+    def identity(self) -> int:
+        """Equal for two ways to one object, whichever files they begin in; 63 bits."""
+        return self.file.number ^ self.address
+
 
 class Resolver:
     """Follows names, for one user during one request.
