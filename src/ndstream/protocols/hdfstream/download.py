@@ -22,7 +22,7 @@ from ndstream.core.model import Directory, File
 from ndstream.core.ports import ANYBODY, Access, ASGIApp, Message, Receive, Scope, Send, Service, Store
 from ndstream.errors import InvalidRequest, NDStreamError, NotFound, Replaced
 from ndstream.protocols.hdfstream.documents import reveal
-from ndstream.protocols.hdfstream.paths import virtual_path
+from ndstream.wire.paths import virtual_path
 from ndstream.wire.status import ERROR_HEADER, status_of
 
 _PIECE = 1 * MiB

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import asyncio
 
-from ndstream.core.limits import Limits
 from ndstream.core.ports import ANYBODY, Access, Receive, Scope, Send, Service
-from ndstream.errors import ConnectionLost, InvalidRequest, NDStreamError, NotFound, TooLarge, UnsupportedMediaType
+from ndstream.errors import ConnectionLost, InvalidRequest, NDStreamError, NotFound, UnsupportedMediaType
 from ndstream.protocols.hdfstream import codec
 from ndstream.protocols.hdfstream.download import Downloads
 from ndstream.protocols.hdfstream.messages import ANNOUNCEMENT, MEDIA_TYPE, Request
-from ndstream.protocols.hdfstream.paths import virtual_path
 from ndstream.protocols.hdfstream.service import Answer, HDFStream
-from ndstream.wire.ndmsgpack import Buffer
+from ndstream.wire.asgi import BodyTooLong, Outgoing, read_body
+from ndstream.wire.paths import virtual_path
 from ndstream.wire.status import ERROR_HEADER, status_of
 
 _CONTENT_TYPE = (b"content-type", MEDIA_TYPE.encode())
@@ -23,7 +22,6 @@ _ANNOUNCEMENT = ANNOUNCEMENT.encode()
 _ALLOWED = (b"allow", b"GET, HEAD, POST")
 _CLOSE = (b"connection", b"close")
 _LONG_REQUEST = 1 << 16  # bytes; longer requests are decoded in a thread
-_JOINED = 1 << 16  # bytes; buffers up to this length are sent together
 
 # What is wrong with a file or a dataset is the same as if it were not there: stock clients know no more.
 _STATUS = dict.fromkeys(("bounds", "dtype", "data", "corrupt", "replaced", "quarantined", "filter"), 404) | {
@@ -64,8 +62,8 @@ class Endpoints:
             vpath = virtual_path(path, self._limits)
             extended, request = await self._request(scope, receive)
             answer = await self._hdfstream.answer(vpath, request, access, extended=extended)
-        except _Refused as refused:
-            await _refuse(send, refused.error, 413, _CLOSE)
+        except BodyTooLong as error:
+            await _refuse(send, error, 413, _CLOSE)
             return
         except NDStreamError as error:
             if isinstance(error, ConnectionLost):
@@ -94,41 +92,10 @@ class Endpoints:
             return extended, codec.parse_query(query, self._limits)
         if content_type != _CONTENT_TYPE[1]:
             raise UnsupportedMediaType(f"the body of a request must be {MEDIA_TYPE}")
-        body = await _read_body(receive, length, self._limits)
+        body = await read_body(receive, length, self._limits)
         if len(body) > _LONG_REQUEST:
             return extended, await asyncio.to_thread(codec.parse_body, body, self._limits)
         return extended, codec.parse_body(body, self._limits)
-
-
-class _Refused(Exception):
-    """A body that is too long, and was not read to its end."""
-
-    def __init__(self, error: TooLarge) -> None:
-        super().__init__(error)
-        self.error = error
-
-
-async def _read_body(receive: Receive, length: int, limits: Limits) -> bytes | bytearray:
-    """Read the body; one that is, or says that it is, longer than the limit is not read on."""
-    error = TooLarge(f"the body of a request may have {limits.request_body} bytes")
-    if length > limits.request_body:
-        raise _Refused(error)
-    body: bytes | bytearray = b""
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ConnectionLost("the client went away before its request was complete")
-        piece: bytes = message.get("body", b"")
-        if len(body) + len(piece) > limits.request_body:
-            raise _Refused(error)
-        more = message.get("more_body", False)
-        if not body and not more:
-            return piece  # most requests come in one piece: no copy
-        if isinstance(body, bytes):
-            body = bytearray()
-        body += piece
-        if not more:
-            return body
 
 
 async def _refuse(send: Send, error: NDStreamError, status: int | None = None, *headers: tuple[bytes, bytes]) -> None:
@@ -155,7 +122,7 @@ async def _send(answer: Answer, send: Send, *, head_only: bool) -> None:
     if len(answer.parts) == 1 and isinstance(whole := answer.parts[0], bytes | memoryview):
         await send({"type": "http.response.body", "body": whole})
         return
-    out = _Out(send)
+    out = Outgoing(send)
     for part in answer.parts:
         if isinstance(part, bytes | memoryview):
             await out.put(part)
@@ -163,31 +130,3 @@ async def _send(answer: Answer, send: Send, *, head_only: bool) -> None:
             async for piece in part.pieces():
                 await out.put(piece)
     await out.finish()
-
-
-class _Out:
-    """Sends buffers in order, small ones together; long ones are never copied."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self._small = bytearray()
-
-    async def put(self, piece: Buffer) -> None:
-        """Send a buffer, or keep it for the next time."""
-        if len(self._small) + len(piece) <= _JOINED:
-            self._small += piece
-            return
-        await self._flush()
-        if len(piece) <= _JOINED:
-            self._small += piece
-        else:
-            await self._send({"type": "http.response.body", "body": piece, "more_body": True})
-
-    async def finish(self) -> None:
-        """Send what was kept, and that this is the end."""
-        await self._send({"type": "http.response.body", "body": bytes(self._small)})
-
-    async def _flush(self) -> None:
-        if self._small:
-            await self._send({"type": "http.response.body", "body": bytes(self._small), "more_body": True})
-            self._small.clear()

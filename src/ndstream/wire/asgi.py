@@ -1,0 +1,92 @@
+"""Bodies of requests and answers over bare ASGI: read within a limit, sent without being joined."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from ndstream.core.limits import Limits
+from ndstream.core.ports import Receive, Send
+from ndstream.errors import ConnectionLost, TooLarge
+from ndstream.wire.ndmsgpack import Buffer
+
+_JOINED = 1 << 16  # bytes; buffers up to this length are sent together
+
+
+class BodyTooLong(TooLarge):
+    """A body that is too long, and was not read to its end: the connection cannot be used for another request."""
+
+
+async def body_pieces(receive: Receive) -> AsyncIterator[bytes]:
+    """Read a body as it comes.
+
+    Raises
+    ------
+    ConnectionLost
+        The client went away before the end.
+    """
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ConnectionLost("the client went away before its request was complete")
+        more = message.get("more_body", False)
+        yield message.get("body", b"")
+
+
+async def read_body(receive: Receive, length: int, limits: Limits) -> bytes | bytearray:
+    """Read a whole body.
+
+    Parameters
+    ----------
+    length : int
+        What the head of the request says, 0 when it does not.
+
+    Raises
+    ------
+    BodyTooLong
+        It is, or says that it is, longer than ``limits.request_body``.
+    ConnectionLost
+    """
+    error = BodyTooLong(f"the body of a request may have {limits.request_body} bytes")
+    if length > limits.request_body:
+        raise error
+    body: bytes | bytearray = b""
+    async for piece in body_pieces(receive):
+        if len(body) + len(piece) > limits.request_body:
+            raise error
+        if not body:
+            body = piece  # most requests come in one piece: no copy
+            continue
+        if isinstance(body, bytes):
+            body = bytearray(body)
+        body += piece
+    return body
+
+
+class Outgoing:
+    """Sends buffers in order, small ones together; long ones are never copied."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._small = bytearray()
+
+    async def put(self, piece: Buffer) -> None:
+        """Send a buffer, or keep it for the next time."""
+        if len(self._small) + len(piece) <= _JOINED:
+            self._small += piece
+            return
+        await self.flush()
+        if len(piece) <= _JOINED:
+            self._small += piece
+        else:
+            await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+
+    async def flush(self) -> None:
+        """Send what was kept."""
+        if self._small:
+            await self._send({"type": "http.response.body", "body": bytes(self._small), "more_body": True})
+            self._small.clear()
+
+    async def finish(self) -> None:
+        """Send what was kept, and that this is the end."""
+        await self._send({"type": "http.response.body", "body": bytes(self._small)})
