@@ -3,6 +3,7 @@
 from ndstream.core.selection.axes import Axis, Picks, Span, Spans
 from ndstream.core.selection.grid import Part
 from ndstream.core.selection.normalise import everything, select
+from ndstream.core.selection.plain import from_plain, to_plain
 from ndstream.core.selection.ranges import ranges
 from ndstream.core.selection.selection import Selection
 from ndstream.core.selection.text import format_selection, parse_selection
@@ -16,7 +17,9 @@ __all__ = [
     "Spans",
     "everything",
     "format_selection",
+    "from_plain",
     "parse_selection",
     "ranges",
     "select",
+    "to_plain",
 ]
