@@ -131,6 +131,8 @@ class Store(Protocol):
 
         Raises
         ------
+        NotFound
+            There is no such object, or it is not a dataset.
         InvalidSelection, OutOfBounds
             Before anything is read.
         UnsupportedDType

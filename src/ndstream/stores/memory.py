@@ -25,7 +25,7 @@ from ndstream.core.limits import DEFAULT_LIMITS, KiB, Limits
 from ndstream.core.model import HDF5_MEDIA_TYPE, Directory, ExternalLink, File, HardLink, Node, SoftLink
 from ndstream.core.ports import Access, Detail, Reading
 from ndstream.core.selection import Selection, everything
-from ndstream.errors import ConfigError, DataError, InvalidRequest, InvalidSelection, NotFound
+from ndstream.errors import ConfigError, DataError, InvalidSelection, NotFound
 
 _READY = 64 * KiB
 _ELEMENTS = 4096
@@ -115,7 +115,7 @@ class MemoryStore:
         """See `Store`."""
         found = _Walk(self, access, self._limits.link_depth).follow(path, name).found
         if not isinstance(found, Array):
-            raise InvalidRequest(f"{path}: {name} is not a dataset")
+            raise NotFound(f"{path}: {name} is not a dataset")
         if isinstance(found.values, Null):
             raise InvalidSelection(f"{path}: {name} has a null dataspace: there are no elements to select")
         shape = found.values.shape

@@ -33,7 +33,7 @@ from ndstream.core.limits import KiB, Limits
 from ndstream.core.model import Directory, ExternalLink, File, HardLink, SoftLink
 from ndstream.core.ports import ANYBODY, Access, Detail, Reading, Store
 from ndstream.core.selection import Selection, ranges, select
-from ndstream.errors import DataError, InvalidRequest, InvalidSelection, NotFound
+from ndstream.errors import DataError, InvalidSelection, NotFound
 from ndstream.stores.memory import Array, Group, Null, Tree, Values
 from ndstream.testing.strategies import expected, keys, numbered, selections
 
@@ -498,7 +498,7 @@ class StoreSuite:
             bench.read("/null")
 
     def test_a_group_cannot_be_read(self, bench: Bench) -> None:
-        with pytest.raises(InvalidRequest):
+        with pytest.raises(NotFound):
             bench.read("/types")
 
     # -- many at once --

@@ -262,6 +262,11 @@ def test_a_missing_object_is_not_found(talk: Peer) -> None:
     assert_error(talk.post("/msgpack/a/t.txt", {"object": "x"}), 404, "not-found")
 
 
+def test_a_group_has_no_elements_to_slice(talk: Peer) -> None:
+    for rank in (0, 1, 2):
+        assert_error(talk.post("/msgpack/a/f.h5", {"object": "/", "slice": [[0, 1]] * rank}), 404, "not-found")
+
+
 def test_other_endpoints_do_not_exist(talk: Peer) -> None:
     for path in ("", "/", "/msgpac", "/msgpackk", "/downloads/a", "/viewer"):
         assert talk.get(path).status == 404

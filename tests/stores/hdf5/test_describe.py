@@ -22,7 +22,7 @@ from ndstream.core.model import (
     SoftLink,
     Unreadable,
 )
-from ndstream.errors import DataError, InvalidRequest, NotFound, TooLarge
+from ndstream.errors import DataError, NotFound, TooLarge
 
 from .conftest import Asked
 
@@ -469,7 +469,7 @@ def test_a_missing_object_is_not_found(asked: Asked) -> None:
 def test_a_group_has_no_elements(asked: Asked) -> None:
     h5py.File(asked.root / "f.h5", "w").close()
 
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(NotFound):
         asked.fetch("f.h5", "/")
 
 

@@ -16,7 +16,7 @@ import sys
 import msgspec
 from h5py import _errors, h5d, h5z
 
-from ndstream.errors import InvalidRequest, NDStreamError, TooLarge
+from ndstream.errors import InvalidRequest, NDStreamError, NotFound, TooLarge
 from ndstream.stores.hdf5.describe import Describer
 from ndstream.stores.hdf5.faults import LIBRARY_ERRORS, translate
 from ndstream.stores.hdf5.fetch import read_box
@@ -124,7 +124,7 @@ class Worker:
 
 def _dataset(found: Found, name: str) -> Found:
     if not isinstance(found.object, h5d.DatasetID):
-        raise InvalidRequest(f"{name} is not a dataset")
+        raise NotFound(f"{name} is not a dataset")
     return found
 
 
