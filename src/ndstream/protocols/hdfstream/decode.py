@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Any, TypeAlias
 
@@ -39,6 +40,9 @@ from ndstream.protocols.hdfstream.conversion import convert, same_bytes
 from ndstream.protocols.hdfstream.spelling import element_dtype
 
 Document: TypeAlias = dict[str, Any]
+
+_TYPES = 256  # element types kept
+_decode_type = msgspec.msgpack.Decoder(DType).decode
 
 
 def decode_document(body: bytes) -> Document:
@@ -192,7 +196,7 @@ def _node(document: Document) -> Node:
         return SoftLink(target=str(document["target"]))
     if kind == "datatype" and "dtype" in document:
         return NamedType(
-            dtype=msgspec.convert(document["dtype"], DType),
+            dtype=_told_type(document["dtype"]),
             attributes=_attributes(document),
             address=document.get("address", 0),
         )
@@ -223,7 +227,7 @@ def _member(member: Document | None, told: Mapping[str, Any] | None) -> Node:
         return HardLink(kind=told.get("kind") if told is not None else None)
     try:
         return _node(member)
-    except (NDStreamError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (NDStreamError, KeyError, TypeError, ValueError, AttributeError, msgspec.ValidationError) as error:
         return Unreadable(problem=f"its description has an unknown form: {error}", code="protocol")
 
 
@@ -240,7 +244,7 @@ def _dataset(document: Document) -> Dataset:
         attributes=_attributes(document),
         storage=document.get("storage", "contiguous"),
         chunks=tuple(chunks) if chunks is not None else None,
-        filters=tuple(msgspec.convert(document.get("filters") or [], list[Filter])),
+        filters=tuple(msgspec.convert(filters, list[Filter])) if (filters := document.get("filters")) else (),
         fill=document.get("fill"),
         data=None if data is None or shape is None else _stored(data, dtype, shape),
         stored=document.get("stored", 0),
@@ -252,13 +256,23 @@ def _stored_type(document: Document) -> DType:
     """Element type in the file: as our server says, or guessed from how it looks on the wire."""
     told = document.get("dtype")
     if told is not None:
-        dtype: DType = msgspec.convert(told, DType)
-        return dtype
+        return _told_type(told)
     wire = element_dtype(document["type"])
     # Variable length and compound both are kind "V"; plain numbers of that kind are sequences of them.
     if document.get("kind") == "V" and wire.kind in "iufcbS":
         return Sequence(base=from_numpy(wire))
     return from_numpy(wire)
+
+
+def _told_type(told: Any) -> DType:
+    """Element type as our server describes it; few types describe many datasets."""
+    return _type_of(msgspec.msgpack.encode(told))
+
+
+@lru_cache(maxsize=_TYPES)
+def _type_of(encoded: bytes) -> DType:
+    dtype: DType = _decode_type(encoded)
+    return dtype
 
 
 def _attributes(document: Document) -> dict[str, Attribute]:

@@ -18,7 +18,7 @@ import msgspec
 
 from ndstream.core.counters import Counters
 from ndstream.core.limits import DEFAULT_LIMITS, KiB, Limits
-from ndstream.core.model import Directory, File, Node
+from ndstream.core.model import Dataset, Directory, File, Group, Node
 from ndstream.core.ports import Access, Detail, Reading, StoreFactory
 from ndstream.core.selection import Selection, everything
 from ndstream.errors import InvalidSelection, NotFound, Replaced
@@ -38,6 +38,7 @@ T = TypeVar("T")
 #: Threads that walk directories: few, so that a walk never takes the machine from the readers.
 _WALKERS = 2
 #: Bytes that a description takes in memory for each byte of its message, roughly: objects are larger than their text.
+#: Data that came along are as large as they are.
 _BULK = 8
 _ENTRY = 1 * KiB
 
@@ -165,7 +166,9 @@ class HDF5Store:
         )
         assert isinstance(described, Described)
         if described.lasting:
-            self._kept.put(key, described, _ENTRY + _BULK * len(msgspec.msgpack.encode(described.node)))
+            data = _data(described.node)
+            text = len(msgspec.msgpack.encode(described.node)) - data
+            self._kept.put(key, described, _ENTRY + _BULK * text + data)
         return described
 
     async def _locate(self, key: Hashable, target: Target) -> Located:
@@ -212,6 +215,13 @@ def _is_current(located: Located, found: Found) -> bool:
         return generation_of(os.lstat(located.file)) == located.generation
     except OSError:
         return False
+
+
+def _data(node: Node) -> int:
+    """Bytes of the data that came along with a description."""
+    if isinstance(node, Group):
+        return sum(map(_data, node.members.values()))
+    return len(node.data) if isinstance(node, Dataset) and isinstance(node.data, bytes) else 0
 
 
 def _weight(located: Located) -> int:
