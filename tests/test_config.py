@@ -9,11 +9,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ndstream.config import Config, Document, load, parse_size, reference, reload, roots_of
+from ndstream.client.credentials import PASSWORD_VARIABLE
+from ndstream.client.settings import Alias
+from ndstream.config import (
+    CLIENT_FILE_VARIABLE,
+    Config,
+    Document,
+    Setting,
+    client_reference,
+    client_settings,
+    load,
+    parse_size,
+    reference,
+    reload,
+    roots_of,
+)
 from ndstream.core.limits import DEFAULT_LIMITS, Limits, MiB
 from ndstream.errors import ConfigError
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference" / "configuration.md"
+CLIENT_REFERENCE = REFERENCE.with_name("client.md")
 
 
 def written(directory: Path, text: str) -> Path:
@@ -210,18 +225,42 @@ def test_every_default_in_the_reference_is_the_default(tmp_path: Path) -> None:
 
 
 def test_the_reference_page_has_every_setting_with_type_default_and_meaning() -> None:
+    assert rows_of(REFERENCE) == [documented(setting) for setting in reference() if setting.section]
     page = REFERENCE.read_text(encoding="utf-8")
-    rows = [row(*line) for line in re.findall(r"^\| `(\w+)` \| ([^|]+) \| ([^|]*) \| (.+) \|$", page, re.MULTILINE)]
-    expected = [
-        row(setting.name, setting.type, f"`{setting.default}`" if setting.default else "", setting.meaning)
-        for setting in reference()
-        if setting.section
-    ]
-    assert rows == expected
     for setting in reference():
         if not setting.section:
             assert f"`[{setting.name}]`" in page
 
 
-def row(*cells: str) -> tuple[str, ...]:
-    return tuple(cell.strip() for cell in cells)
+def test_the_reference_page_of_clients_has_every_setting_of_theirs() -> None:
+    aliases = {field.name for field in fields(Alias)}
+    rows = rows_of(CLIENT_REFERENCE)
+    assert [cells for cells in rows if cells[0] not in aliases] == list(map(documented, client_reference()))
+    assert {cells[0] for cells in rows} >= aliases
+    limits = {setting.name: setting for setting in reference() if setting.section == "limits"}
+    for name, default, meaning in rows_of(CLIENT_REFERENCE, columns=3):
+        assert (default, meaning) == (f"`{limits[name].default}`", limits[name].meaning)
+    page = CLIENT_REFERENCE.read_text(encoding="utf-8")
+    assert {CLIENT_FILE_VARIABLE, PASSWORD_VARIABLE} <= set(re.findall(r"`(NDSTREAM_\w+)`", page))
+
+
+def test_the_examples_of_client_settings_are_right(tmp_path: Path) -> None:
+    blocks = [
+        block
+        for page in (CLIENT_REFERENCE, CLIENT_REFERENCE.parents[1] / "how-to" / "log-in.md")
+        for block in re.findall(r"^```toml\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    ]
+    assert len(blocks) > 3
+    for block in blocks:
+        client_settings({CLIENT_FILE_VARIABLE: str(written(tmp_path, block))})
+
+
+def rows_of(page: Path, columns: int = 4) -> list[tuple[str, ...]]:
+    """Rows of the tables of settings with so many columns."""
+    cells = (line.strip("|").split(" | ") for line in page.read_text(encoding="utf-8").splitlines())
+    rows = [tuple(cell.strip() for cell in row) for row in cells if len(row) == columns]
+    return [(name.strip("`"), *rest) for name, *rest in rows if name.startswith("`")]
+
+
+def documented(setting: Setting) -> tuple[str, ...]:
+    return (setting.name, setting.type, f"`{setting.default}`" if setting.default else "", setting.meaning)

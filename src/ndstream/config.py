@@ -225,13 +225,27 @@ def client_settings(environ: Mapping[str, str] | None = None) -> ClientConfig:
         verify=str(settings.certificates) if settings.verify and settings.certificates else settings.verify,
         limits=_section(Limits, "limits", document, environ, {}),
     )
-    for name, table in document.table.get("aliases", {}).items():
+    aliases = document.table.get("aliases", {})
+    if not isinstance(aliases, dict):
+        raise document.error(["aliases"], "expected tables: write [aliases.NAME] and its settings below")
+    for name, table in aliases.items():
+        alias = _alias(name, table, document)
         try:
-            alias = msgspec.convert(table, Alias)
             config.add_alias(name, alias.url, alias.user, alias.use_keyring)
-        except (msgspec.ValidationError, ConfigError) as error:
+        except ConfigError as error:
             raise document.error(["aliases", name], str(error)) from error
     return config
+
+
+def _alias(name: str, table: Any, document: Document) -> Alias:
+    declared = [one.name for one in fields(Alias)]
+    for key in table if isinstance(table, dict) else ():
+        if key not in declared:
+            raise document.error(["aliases", name, key], f"unknown setting{_suggestion(key, declared)}")
+    try:
+        return msgspec.convert(table, Alias)
+    except msgspec.ValidationError as error:
+        raise document.error(["aliases", name], str(error)) from error
 
 
 def _without(environ: Mapping[str, str], name: str) -> dict[str, str]:
@@ -329,19 +343,28 @@ _TYPE_NAMES: dict[str, str] = {
 
 
 def reference() -> Iterator[Setting]:
-    """Document every setting, in the order of the reference page."""
+    """Document every setting of the server, in the order of the reference page."""
     for section, cls in _SECTIONS.items():
-        meanings = _meanings(cls)
-        for name, (annotation, default) in _declared(cls).items():
-            yield Setting(
-                section=section,
-                name=name,
-                type=_TYPE_NAMES.get(annotation) or "one of " + ", ".join(re.findall(r"\w+", annotation)[1:]),
-                default=_spelling(default, annotation),
-                meaning=meanings[name],
-            )
+        yield from _documented(section, cls)
     for name, meaning in _TABLES.items():
         yield Setting(section="", name=name, type="table", default="", meaning=meaning)
+
+
+def client_reference() -> Iterator[Setting]:
+    """Document the settings that only clients have, in the order of the reference page."""
+    yield from _documented("client", ClientSettings)
+
+
+def _documented(section: str, cls: type) -> Iterator[Setting]:
+    meanings = _meanings(cls)
+    for name, (annotation, default) in _declared(cls).items():
+        yield Setting(
+            section=section,
+            name=name,
+            type=_TYPE_NAMES.get(annotation) or "one of " + ", ".join(re.findall(r"\w+", annotation)[1:]),
+            default=_spelling(default, annotation),
+            meaning=meanings[name],
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

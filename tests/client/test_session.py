@@ -161,6 +161,9 @@ def test_settings_come_from_a_file_and_the_environment(tmp_path: Path) -> None:
         ("[client]\n\nverifi = true\n", 3),
         ("[aliases.lab]\nuser = 'me'\n", 1),
         ('[aliases."a/b"]\nurl = "http://host"\n', 1),
+        ('[aliases.lab]\nurl = "http://host"\nuse_keyrng = true\n', 3),
+        ('[aliases]\nlab = "http://host"\n', 2),
+        ("\naliases = 3\n", 2),
         ("[other]\n", 1),
     ],
 )
