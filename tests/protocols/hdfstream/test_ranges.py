@@ -128,7 +128,8 @@ def test_many_ranges_in_any_order_come_one_behind_the_other(pairs: list[tuple[in
 
 def test_a_contiguous_selection_is_one_request_straight_into_the_result() -> None:
     array = numbered(50, 8)
-    for key in [np.s_[...], np.s_[3:40], np.s_[7], np.s_[3:40, 2:5], [1, 2, 3, 9], np.s_[::10], np.s_[:, 4]]:
+    keys: list[Any] = [np.s_[...], np.s_[3:40], np.s_[7], np.s_[3:40, 2:5], [1, 2, 3, 9], np.s_[::10], np.s_[:, 4]]
+    for key in keys:
         result, transfers = gathered(array, select(key, array.shape))
         np.testing.assert_array_equal(result, array[key])
         assert len(transfers) == 1
@@ -174,7 +175,7 @@ def test_an_empty_selection_needs_no_request() -> None:
 
 
 def test_a_scalar_is_one_request_without_axes() -> None:
-    result, (transfer,) = gathered(np.float64(4).reshape(()), select((), ()))
+    result, (transfer,) = gathered(np.full((), 4.0), select((), ()))
     assert result == 4
     assert transfer.descriptor.nested() == []
 
