@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from ndstream.cli.walk.data import make_samples
-from ndstream.cli.walk.server import serving
+from ndstream.testing.server import LocalServer
 
 ROOT = Path(__file__).parents[2]
 ADDRESS = "http://127.0.0.1:8000"
@@ -55,7 +55,7 @@ class Page:
 
     def serve(self, *arguments: str) -> None:
         self._stack.close()
-        running = serving(*arguments, "--port", "0", "--log-level", "warning", directory=self._directory)
+        running = LocalServer(*arguments, "--port", "0", "--log-level", "warning", directory=self._directory)
         self._url = self._stack.enter_context(running).url
 
     def _command(self, line: str) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ndstream.testing import fixtures
+from ndstream.errors import ServiceError
+from ndstream.testing import fixtures, processes, server
 from ndstream.testing.fixtures import local_servers
 
 
@@ -58,12 +59,12 @@ def test_a_server_serves_its_own_settings_and_not_those_of_the_user(
     monkeypatch.setenv("NDSTREAM_SERVER_PROT", "nonsense")
     monkeypatch.setenv("NDSTREAM_CONFIG", "/nowhere")
     with local_servers() as start:
-        server = start(tmp_path, limits={"workers": 1})
-        assert server.url == f"http://127.0.0.1:{server.port}"
+        running = start(tmp_path, limits={"workers": 1})
+        assert running.url == f"http://127.0.0.1:{running.port}"
 
 
 def test_a_server_that_does_not_start_tells_why(tmp_path: Path) -> None:
-    with local_servers() as start, pytest.raises(AssertionError, match=r"limits\.workers: expected `int`"):
+    with local_servers() as start, pytest.raises(ServiceError, match=r"limits\.workers: expected `int`"):
         start(tmp_path, limits={"workers": "many"})
 
 
@@ -79,7 +80,7 @@ def test_what_a_server_leaves_behind_is_told_and_ended(tmp_path: Path, monkeypat
     wrapper.write_text(f"#!/bin/sh\nexec {sys.executable} {script}\n", encoding="utf-8")
     wrapper.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(wrapper))
-    monkeypatch.setattr(fixtures, "LEFTOVER_TIMEOUT", 0.1)
-    with pytest.raises(AssertionError, match=r"left processes behind: \{\d+\}"), local_servers() as start:
-        session = start(tmp_path).process.pid
-    assert not fixtures._session(session)
+    monkeypatch.setattr(server, "LEFTOVER_TIMEOUT", 0.1)
+    with pytest.raises(ServiceError, match=r"left processes behind: \{\d+\}"), local_servers() as start:
+        leader = start(tmp_path).process.pid
+    assert not processes.session(leader)

@@ -61,7 +61,7 @@ def test_a_server_process_is_ready_when_it_says_so_and_ends_in_good_order(
 
 def test_a_port_that_is_taken_is_told(ndstream_server: ServerFactory, tmp_path: Path) -> None:
     first = ndstream_server(tmp_path)
-    with pytest.raises(AssertionError, match=f"server.port: {first.port} on 127.0.0.1 is in use by another program"):
+    with pytest.raises(ServiceError, match=f"server.port: {first.port} on 127.0.0.1 is in use by another program"):
         ndstream_server(tmp_path, port=first.port)
 
 

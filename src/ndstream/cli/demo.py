@@ -25,17 +25,19 @@ def demo(
     h5py reads from the files themselves.
     """
     with needs("server", "ndstream demo"):
-        from ndstream.cli.walk import data, server, stage, steps
+        from ndstream.cli.walk import data, stage, steps
+        from ndstream.testing.server import LocalServer
 
     # Being asked to end is not a failure, and what was made is tidied away in any case.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="ndstream-demo-") as directory:
         samples, scratch = Path(directory, "archive"), Path(directory, "taken-home")
         scratch.mkdir()
         typer.echo("Making sample data of four fields ...")
         for path in data.make_samples(samples):
             typer.echo(f"  {path.relative_to(samples)}  {path.stat().st_size / 1e6:.0f} MB")
-        with server.serving(str(samples), "--port", str(port), "--log-level", "warning") as running:
+        with LocalServer(samples, "--port", str(port), "--log-level", "warning") as running:
             typer.echo(f"$ ndstream serve {samples}\nndstream: serving at {running.url}")
             shown = stage.Stage(running.url, samples, scratch)
             for title, step in steps.STEPS:
