@@ -1,0 +1,394 @@
+"""The native endpoints over HTTP, on bare ASGI: a small selection is answered in two messages and little else.
+
+Source: SPEC.md, "Endpoints".
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing
+from typing import Any
+from urllib.parse import parse_qsl
+
+from ndstream.core.operations import Event
+from ndstream.core.ports import ANYBODY, Access, Receive, Scope, Send, Service
+from ndstream.errors import ConnectionLost, InvalidRequest, NDStreamError, NotFound, ProtocolError, UnsupportedMediaType
+from ndstream.protocols.native import codec
+from ndstream.protocols.native.messages import (
+    BLOCKS,
+    CHUNKS,
+    EVENTS,
+    JSON,
+    KEY_HEADER,
+    MSGPACK,
+    NPY,
+    PROBLEM,
+    RAW,
+    Batch,
+    Read,
+    Reads,
+)
+from ndstream.protocols.native.service import PAGE, Answer, Native
+from ndstream.protocols.native.spool import spooled
+from ndstream.wire.asgi import BodyTooLong, Outgoing, body_pieces, read_body
+from ndstream.wire.ndblock import HEAD, header_length
+from ndstream.wire.paths import virtual_path
+from ndstream.wire.status import ERROR_HEADER, status_of
+
+_FORMS = {
+    "ndstream": BLOCKS,
+    "chunks": CHUNKS,
+    "npy": NPY,
+    "raw": RAW,
+    "msgpack": MSGPACK,
+    "json": JSON,
+}
+_DATA_TYPES = (BLOCKS, CHUNKS, NPY, RAW, MSGPACK, JSON)
+_ALIASES = {"application/msgpack": MSGPACK, "application/vnd.msgpack": MSGPACK, "application/numpy": NPY}
+_METHODS = {
+    "": "GET, HEAD, OPTIONS",
+    "tree": "GET, HEAD, OPTIONS",
+    "node": "GET, HEAD, OPTIONS",
+    "data": "GET, HEAD, POST, OPTIONS",
+    "write": "POST, OPTIONS",
+    "events": "GET, OPTIONS",
+}
+_HEARTBEAT = 15.0
+_LONG_REQUEST = 1 << 16  # bytes; longer requests are decoded in a thread
+_RETRY_AFTER = {"busy": b"1", "in-use": b"1", "worker": b"1"}
+_RELEASE = "ndstream.release"
+"""What a server may put in the scope: a function that gives the turn of this request to the next one."""
+
+
+class Asked:
+    """A request, taken apart."""
+
+    __slots__ = ("access", "headers", "method", "path", "query", "receive", "scope")
+
+    def __init__(self, scope: Scope, receive: Receive, path: str) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.path = path
+        self.method: str = scope["method"]
+        self.access: Access = scope.get("ndstream.access", ANYBODY)
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        query: bytes = scope["query_string"]
+        self.query: Mapping[str, str] = _query(query) if query else {}
+
+    def header(self, name: str) -> str:
+        """Value of a header; "" when it is not there."""
+        return self.headers.get(name.encode(), b"").decode("latin-1").strip()
+
+    def number(self, name: str, default: int) -> int:
+        """Value of a parameter that counts something."""
+        text = self.query.get(name)
+        if text is None:
+            return default
+        if not text.isdecimal() or len(text) > 18:
+            raise InvalidRequest(f"{name} must be a number, not {text!r}")
+        return int(text)
+
+    @property
+    def length(self) -> int:
+        """Bytes that the head says the body has; 0 when it does not say."""
+        text = self.header("content-length")
+        return int(text) if text.isdecimal() else 0
+
+    @property
+    def wants_json(self) -> bool:
+        """Whether documents are to be JSON: unless msgpack is asked for."""
+        return self.accepted((JSON, MSGPACK)) == JSON
+
+    def accepted(self, offered: tuple[str, ...]) -> str:
+        """Choose a media type: that of the parameter ``format``, else the best of what ``Accept`` says."""
+        form = self.query.get("format")
+        if form is not None:
+            if _FORMS.get(form) not in offered:
+                raise InvalidRequest(f"no format {form!r} here")
+            return _FORMS[form]
+        return _best(self.header("accept"), offered)
+
+    @property
+    def content_type(self) -> str:
+        """Media type of the body."""
+        named = self.header("content-type").partition(";")[0].strip().lower()
+        return _ALIASES.get(named, named)
+
+
+class Endpoints:
+    """ASGI application of the protocol."""
+
+    def __init__(self, service: Service, document: Callable[[], bytes]) -> None:
+        self._limits = service.limits
+        self._native = Native(service)
+        self._document = document
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        path: str = scope["path"][len(scope.get("root_path", "")) :]
+        endpoint, _, rest = path.removeprefix("/").partition("/")
+        method = scope["method"]
+        try:
+            asked = Asked(scope, receive, virtual_path(rest, self._limits))
+            if endpoint == "openapi.json" and method in ("GET", "HEAD"):
+                answer = Answer(JSON, (self._document(),))
+            elif endpoint not in _METHODS:
+                raise NotFound(f"no endpoint {path}; there are {', '.join(sorted(_METHODS))[2:]}")
+            elif method == "OPTIONS":
+                await _empty(send, 204, (b"allow", _METHODS[endpoint].encode()))
+                return
+            elif method not in _METHODS[endpoint].split(", "):
+                allowed = (b"allow", _METHODS[endpoint].encode())
+                await _refuse(send, InvalidRequest(f"method {method} is not allowed here"), 405, allowed)
+                return
+            elif endpoint == "events":
+                await self._events(asked, send)
+                return
+            else:
+                answer = await self._answer(endpoint, asked)
+        except BodyTooLong as error:
+            await _refuse(send, error, 413, (b"connection", b"close"))
+            return
+        except ConnectionLost:
+            raise
+        except NDStreamError as error:
+            await _refuse(send, error)
+            return
+        try:
+            await _send(answer, asked, send)
+        finally:
+            await answer.aclose()
+
+    async def _answer(self, endpoint: str, asked: Asked) -> Answer:
+        native = self._native
+        match endpoint:
+            case "tree":
+                depth = min(asked.number("depth", 0), 256)
+                return await native.tree(asked.path, asked.access, depth=depth, json=asked.wants_json)
+            case "node":
+                return await native.node(
+                    asked.path,
+                    _name(asked),
+                    asked.access,
+                    depth=asked.number("depth", 0),
+                    data=asked.number("data", 0),
+                    after=asked.query.get("after"),
+                    page=max(1, min(asked.number("limit", PAGE), PAGE)),
+                    json=asked.wants_json,
+                )
+            case "data":
+                reads = await self._reads(asked)
+                match_tag = _tag(asked.header("if-match"))
+                return await native.data(asked.path, reads, asked.access, asked.accepted(_DATA_TYPES), match=match_tag)
+            case "write":
+                return await self._write(asked)
+            case _:
+                return native.capabilities(asked.access, json=asked.wants_json)
+
+    async def _reads(self, asked: Asked) -> tuple[Read, ...]:
+        if asked.method != "POST":
+            return (Read(name=_name(asked), select=asked.query.get("select") or None),)
+        json = _is_json(asked)
+        body = await read_body(asked.receive, asked.length, self._limits)
+        if len(body) > _LONG_REQUEST:
+            return (await asyncio.to_thread(codec.decode_request, body, Reads, json=json)).reads
+        return codec.decode_request(body, Reads, json=json).reads
+
+    async def _write(self, asked: Asked) -> Answer:
+        self._native.check_writable(asked.path, asked.access)
+        if asked.content_type == BLOCKS:
+            body = await spooled(body_pieces(asked.receive), asked.length, self._limits.spool)
+            batch = await asyncio.to_thread(_batch, body, self._limits.document)
+        else:
+            json = _is_json(asked)
+            whole = await read_body(asked.receive, asked.length, self._limits)
+            batch = codec.decode_request(whole, Batch, json=json)
+            batch = Batch(operations=codec.attach(batch.operations, memoryview(b"")), create=batch.create)
+        return await self._native.commit(
+            asked.path,
+            batch,
+            asked.access,
+            match=_tag(asked.header("if-match")),
+            key=asked.header(KEY_HEADER) or None,
+            json=asked.wants_json,
+        )
+
+    async def _events(self, asked: Asked, send: Send) -> None:
+        """Send events until the client goes away."""
+        last = asked.header("last-event-id") or asked.query.get("since")
+        if last is not None and (not last.isdecimal() or len(last) > 18):
+            raise InvalidRequest(f"the number of a commit is expected, not {last!r}")
+        events = await self._native.events(asked.path, asked.access, None if last is None else int(last))
+        release = asked.scope.get(_RELEASE)
+        if release is not None:
+            # Who follows waits most of the time, and should not keep the same user's requests waiting.
+            release()
+        headers = [(b"content-type", EVENTS.encode()), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b": ndstream\n\n", "more_body": True})
+        await _follow(events, asked.receive, send)
+
+
+async def _follow(events: AsyncIterator[Event], receive: Receive, send: Send) -> None:
+    """Send events as they come, and a comment now and then, by which both sides learn that the other is gone."""
+    gone = asyncio.ensure_future(_gone(receive))
+    coming: asyncio.Future[Event] | None = None
+    try:
+        while True:
+            coming = coming or asyncio.ensure_future(anext(events))
+            done, _ = await asyncio.wait((coming, gone), timeout=_HEARTBEAT, return_when=asyncio.FIRST_COMPLETED)
+            if gone in done:
+                return
+            body = b": \n\n"
+            if coming in done:
+                body = codec.encode_event(coming.result())
+                coming = None
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+    except (StopAsyncIteration, NotFound):
+        await send({"type": "http.response.body", "body": b"event: end\ndata: {}\n\n"})
+    finally:
+        gone.cancel()
+        if coming is not None:
+            coming.cancel()
+        await asyncio.gather(gone, *([] if coming is None else [coming]), return_exceptions=True)
+        closing = getattr(events, "aclose", None)
+        if closing is not None:
+            await closing()
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _batch(body: memoryview, most: int) -> Batch:
+    """Take a batch out of a body in block form."""
+    try:
+        if len(body) < HEAD.size:
+            raise InvalidRequest("the body ends before its header")
+        end = HEAD.size + header_length(bytes(body[: HEAD.size]), most)
+    except ProtocolError as error:
+        raise InvalidRequest(f"the body is {error}") from error
+    if len(body) < end:
+        raise InvalidRequest("the body ends before its header does")
+    batch = codec.decode_request(body[HEAD.size : end], Batch, json=False)
+    return Batch(operations=codec.attach(batch.operations, body[end:]), create=batch.create)
+
+
+def _query(query: bytes) -> dict[str, str]:
+    try:
+        return dict(parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=32))
+    except ValueError as error:
+        raise InvalidRequest(f"the query cannot be read: {error}") from error
+
+
+def _name(asked: Asked) -> str:
+    return asked.query.get("name") or "/"
+
+
+def _is_json(asked: Asked) -> bool:
+    if asked.content_type not in (JSON, MSGPACK):
+        raise UnsupportedMediaType(f"a body must be {JSON} or {MSGPACK}, not {asked.content_type or 'without a type'}")
+    return asked.content_type == JSON
+
+
+def _best(accept: str, offered: tuple[str, ...]) -> str:
+    """Best of the offered media types for an Accept header; the first for one that takes anything."""
+    if not accept or accept == "*/*":
+        return offered[0]
+    best, best_quality = "", 0.0
+    for part in accept.split(","):
+        named, *parameters = (item.strip().lower() for item in part.split(";"))
+        quality = _quality(parameters)
+        family = named.partition("/")[0] + "/"
+        named = _ALIASES.get(named, named)
+        fits = [
+            kind for kind in offered if named in (kind, "*/*") or (named == family + "*" and kind.startswith(family))
+        ]
+        if fits and quality > best_quality:
+            best, best_quality = fits[0], quality
+    if not best:
+        raise UnsupportedMediaType(f"none of the accepted media types can be given; there are {', '.join(offered)}")
+    return best
+
+
+def _quality(parameters: list[str]) -> float:
+    for parameter in parameters:
+        if parameter.startswith("q="):
+            try:
+                return float(parameter[2:])
+            except ValueError:
+                return 0.0
+    return 1.0
+
+
+def _tag(header: str) -> str | None:
+    """Entity tag, without quotes, of If-Match."""
+    return header.removeprefix("W/").strip('"') if header else None
+
+
+def _has_it(asked: Asked, tag: str) -> bool:
+    """Whether If-None-Match names the answer."""
+    header = asked.header("if-none-match")
+    if not header or not tag:
+        return False
+    return header == "*" or any(each.strip().removeprefix("W/").strip('"') == tag for each in header.split(","))
+
+
+async def _refuse(send: Send, error: NDStreamError, status: int | None = None, *headers: tuple[bytes, bytes]) -> None:
+    """Answer that it failed, and why."""
+    if isinstance(error, UnsupportedMediaType) and str(error).startswith("none of the accepted"):
+        status = 406
+    status = status or status_of(error.code)
+    body = codec.encode_problem(error, status)
+    head = [
+        (b"content-type", PROBLEM.encode()),
+        (b"content-length", b"%d" % len(body)),
+        (ERROR_HEADER.encode(), error.code.encode()),
+        *headers,
+    ]
+    if error.code in _RETRY_AFTER:
+        head.append((b"retry-after", _RETRY_AFTER[error.code]))
+    await send({"type": "http.response.start", "status": status, "headers": head})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _empty(send: Send, status: int, *headers: tuple[bytes, bytes]) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": list(headers)})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _send(answer: Answer, asked: Asked, send: Send) -> None:
+    """Send an answer; a failure on the way is raised, for the server to cut the connection."""
+    tag = [(b"etag", b'"%b"' % answer.tag.encode())] if answer.tag else []
+    if asked.method in ("GET", "HEAD") and _has_it(asked, answer.tag):
+        await _empty(send, 304, *tag, *answer.headers)
+        return
+    length = answer.length
+    headers: list[tuple[bytes, bytes]] = [(b"content-type", answer.media_type.encode()), *tag, *answer.headers]
+    if asked.query.get("format") is None:
+        headers.append((b"vary", b"accept"))
+    if length is not None:
+        headers.append((b"content-length", b"%d" % length))
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    if asked.method == "HEAD":
+        await send({"type": "http.response.body", "body": b""})
+        return
+    if len(answer.parts) == 1 and isinstance(whole := answer.parts[0], bytes | memoryview):
+        await send({"type": "http.response.body", "body": whole})
+        return
+    out = Outgoing(send)
+    for part in answer.parts:
+        if isinstance(part, bytes | memoryview):
+            await out.put(part)
+            continue
+        async with aclosing(_pieces(part)) as pieces:
+            async for piece in pieces:
+                await out.put(piece)
+    await out.finish()
+
+
+async def _pieces(part: Any) -> Any:
+    async for piece in part.pieces():
+        yield piece
