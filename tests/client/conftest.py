@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 import ndstream
 from ndstream.client import hdfstream
 from ndstream.client.settings import Config
+from ndstream.testing.fixtures import LocalServer, ServerFactory
 from ndstream.testing.scripted import Answer, Asked, ScriptedServer
 from ndstream.transports import http
 
@@ -123,6 +125,12 @@ class StartField(Protocol):
     def __call__(
         self, documents: Documents, slices: Callable[[str, Any], Any] | None = None, **options: Any
     ) -> Field: ...
+
+
+@pytest.fixture(scope="module")
+def server(ndstream_module_server: ServerFactory, path: Path) -> LocalServer:
+    """A server of the file or directory that a module makes in its fixture `path`."""
+    return ndstream_module_server(path)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 import ndstream
 from ndstream.client import copying
 from ndstream.errors import InvalidRequest
-from ndstream.testing.fixtures import LocalServer, ServerFactory
+from ndstream.testing.fixtures import LocalServer
 from ndstream.testing.sample import write_sample
 
 
@@ -41,11 +41,6 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         file["o/d"] = np.arange(5)
         file["o/back"] = h5py.ExternalLink("c.h5", "/g")
     return write_sample(folder / "sample.h5").parent
-
-
-@pytest.fixture(scope="module")
-def server(ndstream_module_server: ServerFactory, path: Path) -> LocalServer:
-    return ndstream_module_server(path)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import ndstream
 from ndstream.errors import InvalidRequest, InvalidSelection, OutOfBounds, UnsupportedDType
-from ndstream.testing.fixtures import LocalServer, ServerFactory
+from ndstream.testing.fixtures import LocalServer
 from ndstream.testing.strategies import expected, keys, numbered
 
 SHAPE = (7, 6, 5)
@@ -37,11 +37,6 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         file.create_dataset("triples", (6,), np.dtype((">f4", (3,))))[...] = np.arange(18).reshape(6, 3)
         file.create_dataset("chunked", data=numbered((10, 7)), chunks=(4, 3), compression="gzip")
     return made
-
-
-@pytest.fixture(scope="module")
-def server(ndstream_module_server: ServerFactory, path: Path) -> LocalServer:
-    return ndstream_module_server(path)
 
 
 @pytest.fixture

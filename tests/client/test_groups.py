@@ -12,7 +12,7 @@ import pytest
 
 import ndstream
 from ndstream.errors import NDStreamError, NotFound
-from ndstream.testing.fixtures import LocalServer, ServerFactory
+from ndstream.testing.fixtures import LocalServer
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +35,6 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
             file[f"many/deep/d{number:02}"] = np.full(3, number)
         file["many/deep/soft"] = h5py.SoftLink("d00")
     return made
-
-
-@pytest.fixture(scope="module")
-def server(ndstream_module_server: ServerFactory, path: Path) -> LocalServer:
-    return ndstream_module_server(path)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TypeAlias
 
 from ndstream.client import display
@@ -13,11 +12,12 @@ from ndstream.client.connection import Connection
 from ndstream.client.downloads import download_file
 from ndstream.client.files import RemoteFile
 from ndstream.client.groups import DATA_SIZE_LIMIT, MAX_DEPTH
+from ndstream.client.lasting import Lasting
 from ndstream.core import model
 from ndstream.errors import InvalidRequest, NotFound, UnsupportedMediaType
 
 
-class RemoteDirectory(Mapping[str, Any]):
+class RemoteDirectory(Lasting, Mapping[str, Any]):
     """A directory on a server: its directories come first, then its files.
 
     A path of several names is one request, also when the directories on the way are unknown: these then are
@@ -156,19 +156,8 @@ class RemoteDirectory(Mapping[str, Any]):
             raise InvalidRequest("the root cannot be downloaded as a whole: download what is in it")
         return download_file(self.connection, self.name, Path(target), expected=None, overwrite=overwrite)
 
-    def close(self) -> None:
-        """Nothing to do: the connection belongs to everything of the server."""
-
     def __enter__(self) -> Self:
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __bool__(self) -> bool:
-        return True
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, RemoteDirectory):

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 from ndstream.client import display
 from ndstream.client.connection import Connection
 from ndstream.client.downloads import download_file
 from ndstream.client.groups import DATA_SIZE_LIMIT, MAX_DEPTH, RemoteGroup, RemoteObject
+from ndstream.client.lasting import Lasting
 from ndstream.client.members import Items, Values
 from ndstream.client.streams import open_stream
 from ndstream.core.model import File
 from ndstream.errors import NotFound, UnsupportedMediaType
 
 
-class RemoteFile(Mapping[str, Any]):
+class RemoteFile(Lasting, Mapping[str, Any]):
     """A file on a server. Nothing inside of it is asked for before it is needed.
 
     As a context manager it gives the root group.
@@ -188,19 +188,8 @@ class RemoteFile(Mapping[str, Any]):
             path /= self.file_path.rpartition("/")[2]
         return download_file(self.connection, self.file_path, path, expected=self.size, overwrite=overwrite)
 
-    def close(self) -> None:
-        """Nothing to do: the connection belongs to all files of the server."""
-
     def __enter__(self) -> RemoteGroup:
         return self.root
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __bool__(self) -> bool:
-        return True
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, RemoteFile):

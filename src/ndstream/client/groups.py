@@ -6,7 +6,6 @@ import logging
 import posixpath
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import msgspec
@@ -17,6 +16,7 @@ from ndstream.client.connection import Connection
 from ndstream.client.copying import copy_object
 from ndstream.client.datasets import RemoteDataset
 from ndstream.client.datatypes import RemoteDatatype
+from ndstream.client.lasting import Lasting
 from ndstream.client.links import ExternalLink, HardLink, SoftLink
 from ndstream.client.members import Items, Values
 from ndstream.core import model
@@ -35,7 +35,7 @@ TOGETHER = 8 * MiB  # data that may come along with these
 _log = logging.getLogger(__name__)
 
 
-class RemoteGroup(Mapping[str, Any]):
+class RemoteGroup(Lasting, Mapping[str, Any]):
     """A group on a server: a mapping of names to groups and datasets.
 
     One request describes a group and, down to `max_depth`, what is in it, with data of at most `data_size_limit`
@@ -239,19 +239,8 @@ class RemoteGroup(Mapping[str, Any]):
             raise InvalidRequest("the root has no name of its own: say which name the copy gets")
         copy_object(found, dest, base, shallow=shallow, expand_soft=expand_soft, expand_external=expand_external)
 
-    def close(self) -> None:
-        """Nothing to do: kept because files in other libraries need it."""
-
     def __enter__(self) -> Self:
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __bool__(self) -> bool:
-        return True
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, RemoteGroup):
