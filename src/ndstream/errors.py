@@ -21,7 +21,8 @@ The tree; in brackets the builtin that each one also is, in quotes its ``code``:
     │   ├── Replaced                                   "replaced"
     │   ├── Quarantined                                "quarantined"
     │   ├── UnsupportedFilter                          "filter"
-    │   └── StorageFull                                "full"
+    │   ├── StorageFull                                "full"
+    │   └── StorageFailed                              "storage"
     ├── ServiceError           [RuntimeError]          "service"
     │   │                      the server cannot now: asking again later may help
     │   ├── Busy                                       "busy"
@@ -162,6 +163,12 @@ class StorageFull(DataError):
     """There is no room left, or no more is allowed; everything is as it was before."""
 
     code = "full"
+
+
+class StorageFailed(DataError):
+    """The disk failed, or does not let the server write; the message says what became of the file."""
+
+    code = "storage"
 
 
 class ServiceError(NDStreamError, RuntimeError):

@@ -37,6 +37,7 @@ class Limits:
     request_memory: Bytes = 24 * MiB  #: bytes one request may hold at a time, however much it reads
     buffers: Bytes = 128 * MiB  #: bytes all requests together may hold at a time; others wait
     spool: Bytes = 8 * GiB  #: bytes of temporary file one request may use to put decoded chunks in order
+    journal: Bytes = 64 * MiB  #: journal of a file that is written, beyond which it is emptied
     chunk_cache: Bytes = 32 * MiB  #: decoded chunks kept for small reads
     layout_cache: Bytes = 64 * MiB  #: chunk indexes and descriptions kept
     document: Bytes = 256 * MiB  #: longest description (not counting streamed data) that is built or accepted

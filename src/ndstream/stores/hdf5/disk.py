@@ -1,0 +1,149 @@
+"""A file on disk, as the journal needs it: whole reads, whole writes, locks, and an identity that outlives its name."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self, TypeAlias
+
+from ndstream.errors import NDStreamError, NotFound, StorageFailed, StorageFull
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+_PARTS = 512  # the kernel takes 1024 buffers at once
+_GET_GENERATION = 0x80087601  # FS_IOC_GETVERSION of linux/fs.h
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a file is, whatever it is called.
+
+    `generation` tells two files apart that had the same inode number one after the other; 0 where the file system
+    has none.
+    """
+
+    device: int
+    inode: int
+    generation: int
+
+
+class DiskFile:
+    """An open file; every method is one kind of system call, with the rest of it done too.
+
+    Not for several threads at once. Raises plain `OSError`: who knows what the file is for says it in words of ours.
+    Tests put a subclass in its place that fails or dies at a chosen call.
+    """
+
+    __slots__ = ("_place", "descriptor")
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self._place: tuple[int, int] | None = None
+
+    @classmethod
+    def open(cls, path: Path, flags: int = os.O_RDWR, mode: int = 0o600) -> Self:
+        """Open the file at `path`, which is no symbolic link; `flags` as for `os.open`."""
+        return cls(os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, mode))
+
+    def read(self, offset: int, into: memoryview) -> int:
+        """Read at `offset` until `into` (bytes) is full or the file ends; returns how many bytes came."""
+        done = 0
+        while done < len(into):
+            count = os.preadv(self.descriptor, (into[done:],), offset + done)
+            if not count:
+                break
+            done += count
+        return done
+
+    def write(self, offset: int, *parts: Buffer) -> None:
+        """Write all of `parts` (buffers of bytes), one behind the other, at `offset`."""
+        rest = [memoryview(part) for part in parts if part]
+        while rest:
+            count = os.pwritev(self.descriptor, rest[:_PARTS], offset)
+            offset += count
+            while rest and count >= len(rest[0]):
+                count -= len(rest.pop(0))
+            if count:
+                rest[0] = rest[0][count:]
+
+    def resize(self, length: int) -> None:
+        """Make the file `length` bytes long; what is added reads as zeros."""
+        os.ftruncate(self.descriptor, length)
+
+    def sync(self) -> None:
+        """Wait until the content, and what is needed to find it, is on the disk."""
+        os.fdatasync(self.descriptor)
+
+    def status(self) -> os.stat_result:
+        """Length, times and numbers of the file as they are now."""
+        return os.fstat(self.descriptor)
+
+    def identity(self) -> Identity:
+        """Tell which file this is."""
+        status = self.status()
+        answer = bytearray(8)
+        try:
+            fcntl.ioctl(self.descriptor, _GET_GENERATION, answer)
+        except OSError:
+            answer = bytearray(8)  # not every file system counts generations
+        return Identity(status.st_dev, status.st_ino, struct.unpack("=I4x", answer)[0])
+
+    def is_at(self, path: Path) -> bool:
+        """Whether `path` still names this very file."""
+        if self._place is None:
+            status = self.status()
+            self._place = status.st_dev, status.st_ino
+        try:
+            there = os.lstat(path)
+        except FileNotFoundError:
+            return False
+        return (there.st_dev, there.st_ino) == self._place
+
+    def lock(self, *, shared: bool) -> bool:
+        """Lock the file as HDF5 does (flock), until it is closed; False when somebody else holds a lock against it."""
+        try:
+            fcntl.flock(self.descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    @classmethod
+    def rename(cls, path: Path, target: Path) -> None:
+        """Give a file another name in the same directory."""
+        path.rename(target)
+
+    @classmethod
+    def remove(cls, path: Path) -> None:
+        """Remove a name."""
+        path.unlink()
+
+    @classmethod
+    def sync_directory(cls, path: Path) -> None:
+        """Wait until the names in a directory are on the disk."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def close(self) -> None:
+        """Close the file and give up its locks; nothing can be done with it any more."""
+        descriptor, self.descriptor = self.descriptor, -1
+        os.close(descriptor)
+
+
+def failure_of(error: OSError, path: Path) -> NDStreamError:
+    """Error of ours that says what an error of the operating system means for the file at `path`."""
+    if isinstance(error, NDStreamError):
+        return error
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StorageFull(f"there is no room left for {path.name}")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return StorageFailed(f"the server is not allowed to write {path.name}, or beside it")
+    if isinstance(error, FileNotFoundError):
+        return NotFound(f"there is no file {path.name}")
+    return StorageFailed(f"{path.name}: {error.strerror or error}")
