@@ -8,7 +8,7 @@ import pytest
 
 from ndstream.errors import ServiceError
 from ndstream.testing import fixtures, processes, server
-from ndstream.testing.fixtures import local_servers
+from ndstream.testing.fixtures import LocalServer, local_servers
 
 
 def test_the_plugin_is_light() -> None:
@@ -66,6 +66,12 @@ def test_a_server_serves_its_own_settings_and_not_those_of_the_user(
 def test_a_server_that_does_not_start_tells_why(tmp_path: Path) -> None:
     with local_servers() as start, pytest.raises(ServiceError, match=r"limits\.workers: expected `int`"):
         start(tmp_path, limits={"workers": "many"})
+
+
+def test_without_the_server_extra_it_is_said_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['h5py'] = sys.modules['starlette'] = None\n")
+    with pytest.raises(ServiceError, match=r"ndstream\[server\]"):
+        LocalServer(tmp_path, log=tmp_path / "log", environment={"PYTHONPATH": str(tmp_path)})
 
 
 def test_what_a_server_leaves_behind_is_told_and_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
