@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -13,6 +14,7 @@ import pytest
 from ndstream.core.limits import DEFAULT_LIMITS, Limits
 from ndstream.core.ports import ANYBODY, Access, Message, Service, Store
 from ndstream.protocols.hdfstream.plugin import PROTOCOL
+from ndstream.testing.fixtures import LocalServer
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,12 @@ class Reply:
     def document(self) -> Any:
         """The body, read by an independent msgpack reader that keeps the order of keys."""
         return msgpack.unpackb(self.body, strict_map_key=True)
+
+
+def peak_memory(server: LocalServer) -> int:
+    """Most bytes that the server itself ever had in memory."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 
 
 class Peer:

@@ -8,6 +8,7 @@ import os
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,10 +16,12 @@ import pytest
 
 from ndstream.core.ports import Access
 from ndstream.stores.memory import MemoryStore
-from ndstream.testing.fixtures import ServerFactory
+from ndstream.testing.fixtures import LocalServer, ServerFactory
 
-from .conftest import Peer
+from .conftest import Peer, peak_memory
 
+LARGE = 1 << 30
+HUGE = 9 << 30
 LONG = os.urandom(3 * (1 << 20) + 17)
 DEEP = "/".join(["a long name of a directory"] * 8)
 
@@ -42,8 +45,13 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def address(tree: Path, ndstream_module_server: ServerFactory) -> str:
-    return urlsplit(ndstream_module_server(tree).url).netloc
+def server(tree: Path, ndstream_module_server: ServerFactory) -> LocalServer:
+    return ndstream_module_server(tree)
+
+
+@pytest.fixture(scope="module")
+def address(server: LocalServer) -> str:
+    return urlsplit(server.url).netloc
 
 
 Ask = Callable[..., tuple[int, http.client.HTTPMessage, bytes]]
@@ -167,6 +175,35 @@ def test_the_name_of_a_tar_is_its_path(ask: Ask) -> None:
     empty = ask("/d/empty")
     assert len(empty[2]) == 10240
     assert not any(empty[2])
+
+
+def test_a_file_beyond_8_gib_is_in_an_archive_like_any_other(ask: Ask, address: str, tree: Path) -> None:
+    (tree / "huge").mkdir()
+    with (tree / "huge" / "sparse.bin").open("wb") as file:
+        file.truncate(HUGE)
+    path = "/hdfstream/download/huge"
+    with closing(http.client.HTTPConnection(address, timeout=30)) as connection:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        with tarfile.open(fileobj=response, mode="r|") as archive:
+            member = archive.next()
+            assert member is not None
+            assert (member.name, member.size) == ("huge/sparse.bin", HUGE)
+        assert int(response.headers["content-length"]) == -(-(member.offset_data + HUGE + 1024) // 10240) * 10240
+    end = {"range": f"bytes={HUGE - 3}-"}
+    assert ask("/huge/sparse.bin", headers=end)[2] == bytes(3)
+
+
+def test_a_download_takes_no_memory_for_its_length(address: str, tree: Path, server: LocalServer) -> None:
+    with (tree / "sparse.bin").open("wb") as file:
+        file.truncate(LARGE)
+    before = peak_memory(server)
+    with closing(http.client.HTTPConnection(address, timeout=30)) as connection:
+        connection.request("GET", "/hdfstream/download/sparse.bin")
+        response = connection.getresponse()
+        piece = bytearray(1 << 20)
+        assert sum(iter(lambda: response.readinto(piece), 0)) == LARGE
+    assert peak_memory(server) - before < 64 << 20
 
 
 @pytest.mark.parametrize(
