@@ -18,6 +18,7 @@ import pytest
 from ndstream.testing.fixtures import LocalServer
 
 MiB = 1 << 20
+KNOWN = np.arange(300, dtype=">f8").reshape(100, 3)  # elements of the datasets of `known_tree`
 
 
 def post(server: LocalServer, path: str, body: dict[str, Any]) -> bytes:
@@ -105,6 +106,20 @@ def whole(server: LocalServer, path: Path) -> bytes:
     with h5py.File(path) as file:
         rows, columns = file["data"].shape
     return post(server, path.name, {"object": "data", "slice": [[0, rows], [0, columns]]})
+
+
+@pytest.fixture(scope="module")
+def known_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files that `stock.py` knows."""
+    root = tmp_path_factory.mktemp("served")
+    (root / "below" / "deep").mkdir(parents=True)
+    (root / "first.bin").write_bytes(b"12345")
+    (root / "below" / "notes.txt").write_text("größer\n", encoding="utf-8")
+    with h5py.File(root / "below" / "deep" / "data.h5", "w") as file:
+        file["data"] = KNOWN
+        file.create_dataset("group/chunked", data=KNOWN, chunks=(7, 2), compression="gzip", shuffle=True)
+        file["soft"] = h5py.SoftLink("/data")
+    return root
 
 
 @pytest.fixture(autouse=True)

@@ -11,13 +11,14 @@ import h5py
 import msgpack
 import numpy as np
 import pytest
-from tests.system.conftest import MiB, asked, get, post, rest
 
 import ndstream
 from ndstream.errors import ConnectionLost, DataError, NDStreamError
 from ndstream.testing.damage import damaged
 from ndstream.testing.fixtures import LocalServer, ServerFactory
 from ndstream.transports.http import HTTPTransport
+
+from .conftest import MiB, asked, get, post, rest
 
 ROWS = 64
 

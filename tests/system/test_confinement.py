@@ -6,9 +6,10 @@ from pathlib import Path
 
 import h5py
 import pytest
-from tests.system.conftest import get
 
 from ndstream.testing.fixtures import LocalServer, ServerFactory
+
+from .conftest import get
 
 SECRET = b"what nobody may see"
 

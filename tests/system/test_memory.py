@@ -8,10 +8,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from tests.system.conftest import MiB, asked, rest, whole, write_deflated, write_sparse
-from tests.system.memory import growth
 
 from ndstream.testing.fixtures import ServerFactory
+
+from .conftest import MiB, asked, rest, whole, write_deflated, write_sparse
+from .memory import growth
 
 CLIENTS = 8
 MOST = 256 * MiB

@@ -11,11 +11,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from tests.system.conftest import MiB, until, write_sparse
 
 import ndstream
 from ndstream.errors import TransportError
 from ndstream.testing.fixtures import LocalServer, ServerFactory
+
+from .conftest import MiB, until, write_sparse
 
 pytestmark = pytest.mark.keeps_open(reason="the client keeps its connections")
 

@@ -12,11 +12,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from tests.system.conftest import MiB, active, asked, post, rest, status, until, whole, write_sparse
-from tests.system.memory import growth
 
 import ndstream
 from ndstream.testing.fixtures import LocalServer, ServerFactory
+
+from .conftest import MiB, active, asked, post, rest, status, until, whole, write_sparse
+from .memory import growth
 
 PROGRAM = Path(__file__).with_name("reader.py")
 READ_AND_STOP = """
