@@ -74,10 +74,14 @@ def until(server: LocalServer, condition: Callable[[Any], bool]) -> Any:
     raise AssertionError(f"it did not come: {found}")
 
 
+def protocols(found: Any) -> list[Any]:
+    """What `status` says of the requests of each protocol; pages of the server itself aside."""
+    return [counted for name, counted in found["requests"].items() if name != "pages"]
+
+
 def active(found: Any) -> int:
-    """Requests of the protocol that are being served, from what `status` gives."""
-    number: int = found["requests"]["hdfstream"]["active"]
-    return number
+    """Requests that are being served, from what `status` gives."""
+    return sum(counted["active"] for counted in protocols(found))
 
 
 def write_sparse(path: Path, nbytes: int) -> None:

@@ -38,8 +38,11 @@ def tree(tmp_path: Path) -> Path:
     return root
 
 
-def test_everything_in_a_sample_of_everything_is_what_h5py_reads(tree: Path, ndstream_server: ServerFactory) -> None:
-    counts = compare(ndstream_server(tree).url, tree)
+@pytest.mark.parametrize("protocol", ["", "/hdfstream"], ids=["as negotiated", "hdfstream"])
+def test_everything_in_a_sample_of_everything_is_what_h5py_reads(
+    tree: Path, ndstream_server: ServerFactory, protocol: str
+) -> None:
+    counts = compare(ndstream_server(tree).url + protocol, tree)
     assert counts["value"] > 300
     assert counts["attribute"] > 300
     assert counts["link"] > 500
@@ -47,7 +50,7 @@ def test_everything_in_a_sample_of_everything_is_what_h5py_reads(tree: Path, nds
 
 @pytest.mark.skipif(not SIMULATIONS.is_dir(), reason="the sample of real simulations is not here")
 def test_real_simulations_are_what_h5py_reads(ndstream_server: ServerFactory) -> None:
-    counts = compare(ndstream_server(SIMULATIONS).url, SIMULATIONS)
+    counts = compare(f"{ndstream_server(SIMULATIONS).url}/hdfstream", SIMULATIONS)
     assert counts["file size"] > 30
     assert counts["value"] > 200
     assert counts["attribute"] > 3000

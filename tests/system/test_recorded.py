@@ -22,7 +22,7 @@ REQUESTS: list[dict[str, Any]] = json.loads((RECORDED / "stock_client_requests.j
 
 
 @pytest.fixture(scope="module")
-def server(tree: Path, ndstream_module_server: ServerFactory) -> LocalServer:
+def server(known_tree: Path, ndstream_module_server: ServerFactory) -> LocalServer:
     with h5py.File(known_tree / "int32.h5", "w") as file:
         file["data"] = np.arange(3, dtype="<i4")
     return ndstream_module_server(known_tree)
