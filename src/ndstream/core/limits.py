@@ -37,7 +37,6 @@ class Limits:
     request_memory: Bytes = 24 * MiB  #: bytes one request may hold at a time, however much it reads
     buffers: Bytes = 128 * MiB  #: bytes all requests together may hold at a time; others wait
     spool: Bytes = 8 * GiB  #: bytes of temporary file one request may use to put decoded chunks in order
-    journal: Bytes = 64 * MiB  #: journal of a file that is written, beyond which it is emptied
     chunk_cache: Bytes = 32 * MiB  #: decoded chunks kept for small reads
     layout_cache: Bytes = 64 * MiB  #: chunk indexes and descriptions kept
     document: Bytes = 256 * MiB  #: longest description (not counting streamed data) that is built or accepted
@@ -53,6 +52,15 @@ class Limits:
     worker_memory: Bytes = 4 * GiB  #: address space of a worker
     worker_strikes: int = 2  #: crashes or hangs after which a file is put aside until it changes
     open_files: int = 32  #: files one worker keeps open
+    # -- writing --
+    operations: int = 100_000  #: operations in one batch
+    write_queue: Bytes = 1 * GiB  #: data that waits to be written to one file; more has to wait outside
+    write_timeout: Seconds = 600.0  #: seconds one commit may take before its writer is given up
+    reader_patience: Seconds = 5.0  #: seconds a commit waits for a reader of what it changes, before that fails
+    writer_idle: Seconds = 60.0  #: seconds after the last write until the file is let go
+    events: int = 1024  #: commits of one file that are remembered for those who follow it
+    batch_keys: int = 4096  #: keys of batches of one file that are remembered, so that none is carried out twice
+    journal: Bytes = 64 * MiB  #: journal of a file that is written, beyond which it is emptied
     # -- time --
     idle_timeout: Seconds = 60.0  #: seconds after which a connection without a request is closed
     send_timeout: Seconds = 300.0  #: seconds a peer may take nothing of an answer before it is cut off

@@ -8,10 +8,24 @@ from collections.abc import Iterator
 from typing import TypeAlias
 
 from ndstream.errors import NDStreamError
-from ndstream.stores.hdf5.messages import Describe, Described, Fetch, Fetched, Locate, Located
+from ndstream.stores.hdf5.messages import (
+    Applied,
+    Apply,
+    Checkpoint,
+    Describe,
+    Described,
+    Fetch,
+    Fetched,
+    Locate,
+    Located,
+    Publish,
+    Published,
+    Take,
+    Taken,
+)
 
-Call: TypeAlias = Describe | Locate | Fetch
-Answer: TypeAlias = Described | Located | Fetched
+Call: TypeAlias = Describe | Locate | Fetch | Take | Apply | Publish | Checkpoint
+Answer: TypeAlias = Described | Located | Fetched | Taken | Applied | Published
 
 
 class Job:
@@ -19,7 +33,7 @@ class Job:
 
     Parameters
     ----------
-    request : Describe, Locate or Fetch
+    request : Describe, Locate, Fetch, or one that only an owner answers
     answer : Future
     longest : int, bytes
         Length of the longest reply that is accepted.

@@ -6,11 +6,12 @@ order. No pickles: a worker reads files that nobody vouches for, and what it say
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
 from ndstream.core.model import Dataset, Node
+from ndstream.core.operations import Change, Committed, Operation, Outcome
 from ndstream.stores.hdf5.layout import Layout
 
 
@@ -68,6 +69,62 @@ class Fetch(msgspec.Struct, frozen=True, kw_only=True, tag="fetch"):
     most: int
 
 
+class WritingLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Those of `ndstream.core.limits.Limits` that an owner keeps."""
+
+    chunk: int
+    link_depth: int
+    selections: int
+    journal: int
+
+
+class Take(msgspec.Struct, frozen=True, kw_only=True, tag="take"):
+    """Ask an owner to take hold of a file for writing; the first request after the greeting.
+
+    `number` is that of the last commit, if the server knows one.
+    """
+
+    target: Target
+    create: bool
+    number: int
+    durability: Literal["fsync", "flush"]
+    limits: WritingLimits
+
+
+class Spooled(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the data of a payload is in the file that server and owner share, in place of the data."""
+
+    offset: int
+    nbytes: int
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """Operations that are carried out together or not at all."""
+
+    operations: tuple[Operation, ...]
+    condition: int | None = None
+    key: str | None = None
+
+
+class Apply(msgspec.Struct, frozen=True, kw_only=True, tag="apply"):
+    """Ask to carry out batches in order, and to make what came of them durable; readers do not see it yet."""
+
+    target: Target
+    batches: tuple[Batch, ...]
+
+
+class Publish(msgspec.Struct, frozen=True, kw_only=True, tag="publish"):
+    """Ask to put what was applied in place. Nobody reads the file meanwhile."""
+
+    target: Target
+
+
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, tag="checkpoint"):
+    """Ask to empty the journal, now that there is time for it."""
+
+    target: Target
+
+
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
     """The worker has loaded the HDF5 library; which filters it can undo, by number."""
 
@@ -99,6 +156,47 @@ class Fetched(msgspec.Struct, frozen=True, kw_only=True, tag="fetched"):
     data: bytes | list[Any]
 
 
+class Taken(msgspec.Struct, frozen=True, kw_only=True, tag="taken"):
+    """Answer to `Take`: the number of the last commit, and what keys are remembered of the journal."""
+
+    number: int
+    keys: dict[str, Committed]
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
+    """A batch was carried out, as commit `number`."""
+
+    number: int
+    outcomes: tuple[Outcome, ...]
+    changes: tuple[Change, ...]
+
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
+    """A batch was not carried out; `code` names the class in `ndstream.errors`."""
+
+    code: str
+    message: str
+
+
+class Applied(msgspec.Struct, frozen=True, kw_only=True, tag="applied"):
+    """Answer to `Apply`: what came of the first batches; those that are left are to be sent again.
+
+    `rewritten` and `grown` hold the addresses (as in `Dataset`) of datasets of which something changed that was there
+    before, and of those that only became longer; `links`, whether names lead elsewhere; `everything`, whether data may
+    be anywhere.
+    """
+
+    results: tuple[Done | Refused, ...]
+    rewritten: tuple[int, ...]
+    grown: tuple[int, ...]
+    links: bool
+    everything: bool
+
+
+class Published(msgspec.Struct, frozen=True, kw_only=True, tag="published"):
+    """Answer to `Publish` and `Checkpoint`: it is done."""
+
+
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     """The request failed; `code` names the class in `ndstream.errors`."""
 
@@ -106,8 +204,8 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     message: str
 
 
-Request: TypeAlias = Hello | Describe | Locate | Fetch
-Reply: TypeAlias = Ready | Described | Located | Fetched | Failed
+Request: TypeAlias = Hello | Describe | Locate | Fetch | Take | Apply | Publish | Checkpoint
+Reply: TypeAlias = Ready | Described | Located | Fetched | Taken | Applied | Published | Failed
 
 
 def longest_reply(request: Request, document: int) -> int:

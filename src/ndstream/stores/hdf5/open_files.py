@@ -38,7 +38,7 @@ class OpenFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.number = zlib.crc32(os.fsencode(path)) << 31
+        self.number = number_of(path)
         self.paths: dict[int, str] | None = None
         self._datasets: OrderedDict[str, tuple[h5d.DatasetID, int]] = OrderedDict()
         try:
@@ -83,6 +83,11 @@ class OpenFile:
         self._datasets.clear()
         if self.id.valid:
             self.id.close()
+
+
+def number_of(path: str) -> int:
+    """Bits that tell addresses in the file at a real path from those in others (`OpenFile.number`)."""
+    return zlib.crc32(os.fsencode(path)) << 31
 
 
 def _access() -> h5p.PropFAID:

@@ -56,6 +56,10 @@ class Process(asyncio.BufferedProtocol):
         The greeting.
     patience : float, seconds
         How long it may take for each job, before it is killed.
+    module : str, optional
+        What runs in it, if not a worker.
+    descriptors : tuple of int
+        Descriptors that it inherits; their numbers are its later arguments.
 
     Attributes
     ----------
@@ -66,7 +70,14 @@ class Process(asyncio.BufferedProtocol):
         Whether it has loaded the library, ever.
     """
 
-    def __init__(self, owner: Owner, hello: Hello, patience: float) -> None:
+    def __init__(
+        self,
+        owner: Owner,
+        hello: Hello,
+        patience: float,
+        module: str | None = None,
+        descriptors: tuple[int, ...] = (),
+    ) -> None:
         self.files: OrderedDict[str, None] = OrderedDict()
         self.greeted = False
         self._owner = owner
@@ -80,7 +91,7 @@ class Process(asyncio.BufferedProtocol):
         self._transport: asyncio.WriteTransport | None = None
         self._disconnected = False
         self._expect_head()
-        ours, self._process, self._output = _start()
+        ours, self._process, self._output = _start(module or _MODULE, descriptors)
         self.pid = self._process.pid
         # Ready to read once the process has ended.
         self._end = os.pidfd_open(self.pid)
@@ -231,15 +242,15 @@ class Process(asyncio.BufferedProtocol):
             self._output = -1
 
 
-def _start() -> tuple[socket.socket, subprocess.Popen[bytes], int]:
+def _start(module: str, descriptors: tuple[int, ...]) -> tuple[socket.socket, subprocess.Popen[bytes], int]:
     """Start a process; returns our end of the connection, the process, and the pipe with its error stream."""
     ours, theirs = socket.socketpair()
     output, error_stream = os.pipe()
     os.set_blocking(output, False)
     try:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-X", "faulthandler", "-m", _MODULE, str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
+            [sys.executable, "-P", "-X", "faulthandler", "-m", module, *map(str, (theirs.fileno(), *descriptors))],
+            pass_fds=[theirs.fileno(), *descriptors],
             stdin=subprocess.DEVNULL,
             stdout=error_stream,
             stderr=error_stream,

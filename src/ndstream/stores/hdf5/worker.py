@@ -61,23 +61,32 @@ class Worker:
     def __init__(self, hello: Hello) -> None:
         self._hello = hello
         self._roots = Roots(hello.roots)
-        self._files = OpenFiles(hello.open_files)
+        self._files = self._open_files()
+
+    def _open_files(self) -> OpenFiles:
+        return OpenFiles(self._hello.open_files)
 
     def answer(self, request: Request) -> Reply:
         """Answer one request; every failure of it becomes a `Failed`."""
         try:
-            match request:
-                case Describe():
-                    return self._describe(request)
-                case Locate():
-                    return self._locate(request)
-                case Fetch():
-                    return self._fetch(request)
-                case Hello():
-                    raise InvalidRequest("the greeting comes once, and first")
+            return self.handle(request)
         except (NDStreamError, RecursionError, *LIBRARY_ERRORS) as error:
             known = translate(error)
             return Failed(code=known.code, message=str(known))
+
+    def handle(self, request: Request) -> Reply:
+        """Answer one request, or raise what is wrong with it."""
+        match request:
+            case Describe():
+                return self._describe(request)
+            case Locate():
+                return self._locate(request)
+            case Fetch():
+                return self._fetch(request)
+            case Hello():
+                raise InvalidRequest("the greeting comes once, and first")
+            case _:
+                raise InvalidRequest(f"not for this worker, or not now: {type(request).__name__.lower()}")
 
     def close(self) -> None:
         """Close the files that are open."""
@@ -168,15 +177,15 @@ class Channel:
         return data
 
 
-def _confine(hello: Hello) -> None:
+def confine(hello: Hello, resource_kind: int = resource.RLIMIT_AS) -> None:
     """Keep to the memory allowed, and leave no core files of other people's data behind."""
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    _, hard = resource.getrlimit(resource_kind)
     most = hello.memory if hard == resource.RLIM_INFINITY else min(hello.memory, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+    resource.setrlimit(resource_kind, (most, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Have the kernel end this process when the server ends, even while the library hangs."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -188,12 +197,17 @@ def serve(connection: socket.socket) -> None:
     hello = channel.receive()
     if not isinstance(hello, Hello):
         return
-    _confine(hello)
+    confine(hello)
     worker = Worker(hello)
-    filters = tuple(number for number in _FILTERS if _can_undo(number))
+    filters = available_filters()
     channel.send(Ready(filters=filters), longest_reply(hello, 0))
     while (request := channel.receive()) is not None:
         channel.send(worker.answer(request), longest_reply(request, hello.document))
+
+
+def available_filters() -> tuple[int, ...]:
+    """Numbers of the filters that can be undone."""
+    return tuple(number for number in _FILTERS if _can_undo(number))
 
 
 def _can_undo(number: int) -> bool:
@@ -202,7 +216,7 @@ def _can_undo(number: int) -> bool:
 
 def main() -> None:
     """Serve the socket whose descriptor is the only argument."""
-    _die_with_parent()
+    die_with_parent()
     # Ctrl-C in a terminal goes to all processes; the server decides when its workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _errors.silence_errors()

@@ -1,0 +1,199 @@
+"""Elements on their way into an array of another type: read from what was sent, and cast where numpy would.
+
+Numbers are cast as numpy's "same_kind" says, and integers to any integers that hold their values; text to text of
+any kind that has room for it; records member by member, by name.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndstream.core.dtypes import (
+    Array,
+    Bitfield,
+    Boolean,
+    Complex,
+    Compound,
+    DType,
+    Enum,
+    Float,
+    Integer,
+    Opaque,
+    Reference,
+    Sequence,
+    String,
+    is_fixed,
+    item_size,
+    memory_size,
+    to_numpy,
+)
+from ndstream.core.elements import restore
+from ndstream.core.operations import Payload
+from ndstream.errors import InvalidRequest, ProtocolError, UnsupportedDType
+
+_NUMBERS = Integer | Float | Complex | Boolean | Bitfield | Enum
+
+
+def check_payload(payload: Payload) -> None:
+    """Make sure that the data has the length that type and shape say.
+
+    Raises
+    ------
+    InvalidRequest
+    """
+    size = item_size(payload.dtype)
+    if payload.shape is None:
+        return
+    if any(side < 0 for side in payload.shape):
+        raise InvalidRequest(f"data of shape {payload.shape}")
+    count = prod(payload.shape)
+    if size is None:
+        if not isinstance(payload.data, list) or len(payload.data) != count:
+            raise InvalidRequest(f"data of shape {payload.shape} and of this type is a list of {count} elements")
+        return
+    try:
+        nbytes = memoryview(payload.data).nbytes
+    except TypeError:
+        raise InvalidRequest("data of elements of fixed size is bytes") from None
+    if nbytes != count * size:
+        raise InvalidRequest(f"{nbytes} bytes do not make {count} elements of {size} bytes")
+
+
+def array_of(payload: Payload) -> NDArray[Any]:
+    """Make an array of a payload, a view where its type is fixed.
+
+    Returns
+    -------
+    ndarray
+        Of the shape of the payload, the axes of an array type last, in numpy's spelling of its type. References are
+        what they were in the list.
+
+    Raises
+    ------
+    InvalidRequest
+        The data is not what type and shape say, or there is none.
+    UnsupportedDType
+    """
+    check_payload(payload)
+    if payload.shape is None:
+        raise InvalidRequest("a null dataspace has no elements to be written")
+    if not is_fixed(payload.dtype):
+        try:
+            return restore(payload.data, payload.dtype, payload.shape)
+        except ProtocolError as error:
+            raise InvalidRequest(str(error)) from None
+    spelled = to_numpy(payload.dtype)
+    view = memoryview(payload.data)
+    flat: NDArray[Any] = np.frombuffer(view, spelled.base) if view.nbytes else np.empty(0, spelled.base)
+    return flat.reshape(payload.shape + spelled.shape)
+
+
+def check_cast(source: DType, target: DType) -> None:
+    """Make sure that elements of type `source` can be stored as `target`, but for their values.
+
+    Raises
+    ------
+    UnsupportedDType
+    """
+    if source == target or _fits(source, target):
+        return
+    raise UnsupportedDType(f"{_name(source)} does not fit into {_name(target)}")
+
+
+def _fits(source: DType, target: DType) -> bool:
+    if isinstance(source, _NUMBERS) and isinstance(target, _NUMBERS):
+        one, other = to_numpy(source), to_numpy(target)
+        return (one.kind in "iu" and other.kind in "iu") or np.can_cast(one, other, "same_kind")
+    match source, target:
+        case String(), String():
+            return True
+        case Opaque(size=size), Opaque(size=other_size):
+            return size == other_size
+        case Reference(to=to), Reference(to=other_to):
+            return to == other_to
+        case Array(base=base, shape=shape), Array(base=other_base, shape=other_shape):
+            return shape == other_shape and (base == other_base or _fits(base, other_base))
+        case Sequence(base=base), Sequence(base=other_base):
+            return base == other_base or _fits(base, other_base)
+        case Compound(fields=fields), Compound(fields=others):
+            mine, theirs = ({field.name: field.dtype for field in some} for some in (fields, others))
+            return mine.keys() == theirs.keys() and all(
+                mine[name] == theirs[name] or _fits(mine[name], theirs[name]) for name in mine
+            )
+    return False
+
+
+def _name(dtype: DType) -> str:
+    size = memory_size(dtype)
+    return f"{type(dtype).__name__.lower()} of {size} byte{'' if size == 1 else 's'}"
+
+
+def cast(array: NDArray[Any], source: DType, target: DType) -> NDArray[Any]:
+    """Cast elements; `check_cast` must have been content.
+
+    Parameters
+    ----------
+    array : ndarray
+        In numpy's spelling of `source`, the axes of an array type last.
+
+    Returns
+    -------
+    ndarray
+        In numpy's spelling of `target`. The same object when the types are equal, else a copy.
+
+    Raises
+    ------
+    InvalidRequest
+        A value does not fit: an integer out of range, a text that is too long.
+    """
+    if source == target:
+        return array
+    made: NDArray[Any] = np.zeros(_outer(array, source), to_numpy(target))
+    _assign(made, array, source, target)
+    return made
+
+
+def _outer(array: NDArray[Any], dtype: DType) -> tuple[int, ...]:
+    """Shape of an array without the axes of its type."""
+    return array.shape[: array.ndim - len(to_numpy(dtype).shape)]
+
+
+def _assign(made: NDArray[Any], array: NDArray[Any], source: DType, target: DType) -> None:
+    match source, target:
+        case Compound(fields=fields), Compound(fields=others):
+            theirs = {field.name: field.dtype for field in others}
+            for field in fields:
+                _assign(made[field.name], array[field.name], field.dtype, theirs[field.name])
+        case Array(base=base), Array(base=other):
+            _assign(made, array, base, other)
+        case String(), String(size=size):
+            _assign_text(made, array, size)
+        case Sequence(base=base), Sequence(base=other):
+            for index in np.ndindex(array.shape):
+                made[index] = cast(np.asarray(array[index]), base, other)
+        case _:
+            if made.dtype.kind in "iu" and array.dtype.kind in "iu" and array.size:
+                _check_range(array, made.dtype)
+            np.copyto(made, array, casting="unsafe")
+
+
+def _check_range(array: NDArray[Any], dtype: np.dtype[Any]) -> None:
+    if np.can_cast(array.dtype, dtype):
+        return
+    limits = np.iinfo(dtype)
+    low, high = int(array.min()), int(array.max())
+    if low < limits.min or high > limits.max:
+        raise InvalidRequest(f"values from {low} to {high} do not fit into {dtype.name}")
+
+
+def _assign_text(made: NDArray[Any], array: NDArray[Any], size: int | None) -> None:
+    for index in np.ndindex(array.shape):
+        item: Any = array[index]
+        text = item if isinstance(item, bytes) else str(item or "").encode()
+        if size is not None and len(text) > size:
+            raise InvalidRequest(f"a text of {len(text)} bytes does not fit into {size}")
+        made[index] = text

@@ -1,0 +1,327 @@
+"""Elements into a dataset, through the HDF5 library or past its filters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import h5py
+import numpy as np
+from h5py import h5d, h5s, h5t, h5z
+from numpy.typing import NDArray
+
+from ndstream.core.casting import array_of, cast, check_cast
+from ndstream.core.dtypes import DType, is_fixed, item_size, readable, to_numpy
+from ndstream.core.limits import MiB
+from ndstream.core.model import Filter
+from ndstream.core.operations import Payload
+from ndstream.core.selection import Part, Selection, Span
+from ndstream.errors import Forbidden, InvalidRequest, UnsupportedDType, UnsupportedFilter
+from ndstream.stores.hdf5.dtypes import type_id, type_of
+from ndstream.stores.hdf5.encode import Encoding, ahead, encoding
+from ndstream.stores.hdf5.items import element_type
+from ndstream.stores.hdf5.plan import grid_of
+
+#: Bytes that are cast, or read and written again, in one go.
+_BLOCK = 16 * MiB
+#: Elements that are written one by one in one go.
+_POINTS = 1 << 14
+_OBJECTS = 1 << 16
+_UNIT = 1 * MiB
+
+_REFERENCES = (h5py.Reference, h5py.RegionReference)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A dataset that is open for writing.
+
+    Attributes
+    ----------
+    id : h5py.h5d.DatasetID
+    address : int
+        Of the object in its file.
+    dtype : DType
+        In which elements are handed to the library.
+    memory : h5py.h5t.TypeID
+        The same for the library.
+    itemsize : int or None, bytes
+        None when the type is not fixed.
+    grid : tuple of int or None
+        Shape of the chunks.
+    filters : tuple of Filter
+    encoding : Encoding or None
+        What makes chunks of elements without the library, when there are filters.
+    """
+
+    id: h5d.DatasetID
+    address: int
+    dtype: DType
+    memory: h5t.TypeID
+    itemsize: int | None
+    grid: tuple[int, ...] | None
+    filters: tuple[Filter, ...]
+    encoding: Encoding | None
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """Shape as it is now; None for a null dataspace."""
+        space = self.id.get_space()
+        return None if space.get_simple_extent_type() == h5s.NULL else tuple(space.get_simple_extent_dims())
+
+    @property
+    def maxshape(self) -> tuple[int | None, ...]:
+        """Largest shape, None for an axis without end."""
+        most = self.id.get_space().get_simple_extent_dims(True)
+        return tuple(None if side == h5s.UNLIMITED else side for side in most)
+
+
+def place_of(dataset: h5d.DatasetID, address: int, name: str) -> Place:
+    """Look at a dataset that is to be written to.
+
+    Raises
+    ------
+    Forbidden
+        Its elements are in other files.
+    UnsupportedDType, UnsupportedFilter
+        They cannot be written here.
+    """
+    properties = dataset.get_create_plist()
+    layout = properties.get_layout()
+    if layout == h5d.VIRTUAL or (layout == h5d.CONTIGUOUS and properties.get_external_count()):
+        raise Forbidden(f"{name}: its elements are in other files, which must be written to by their own names")
+    filters = tuple(_filter(*properties.get_filter(index)) for index in range(properties.get_nfilters()))
+    for stage in filters:
+        check_filter(stage.id)
+    stored = type_of(dataset.get_type())
+    dtype = readable(stored)
+    if dtype is None:
+        raise UnsupportedDType(f"{name}: elements of its type cannot be written")
+    itemsize = item_size(dtype)
+    plain = itemsize is not None and dtype is stored
+    return Place(
+        id=dataset,
+        address=address,
+        dtype=dtype,
+        memory=_memory(dtype) if not plain else dataset.get_type(),
+        itemsize=itemsize,
+        grid=tuple(properties.get_chunk()) if layout == h5d.CHUNKED else None,
+        filters=filters,
+        encoding=encoding(filters) if filters and plain else None,
+    )
+
+
+def check_filter(number: int) -> None:
+    """Make sure that the HDF5 library can apply a filter; raises `UnsupportedFilter`."""
+    if not h5z.filter_avail(number) or not h5z.get_filter_info(number) & h5z.FILTER_CONFIG_ENCODE_ENABLED:
+        raise UnsupportedFilter(f"filter {number} cannot be applied here")
+
+
+def _filter(number: int, flags: int, options: tuple[int, ...], name: bytes) -> Filter:
+    return Filter(
+        id=number,
+        name=name.decode("utf-8", "replace"),
+        options=tuple(options),
+        optional=bool(flags & h5z.FLAG_OPTIONAL),
+    )
+
+
+def _memory(dtype: DType) -> h5t.TypeID:
+    if is_fixed(dtype):
+        return type_id(dtype)
+    return h5t.py_create(to_numpy(dtype, references=_REFERENCES))
+
+
+class Source:
+    """Elements to be written, taken piece by piece: cast, and in the form that the library takes.
+
+    Parameters
+    ----------
+    payload : Payload
+    place : Place
+        What they are for.
+    shape : tuple of int
+        To which they are broadcast.
+
+    Raises
+    ------
+    InvalidRequest
+        The data is not what its type and shape say, or has another shape.
+    UnsupportedDType
+        The data cannot be cast.
+    """
+
+    def __init__(self, payload: Payload, place: Place, shape: tuple[int, ...]) -> None:
+        check_cast(payload.dtype, place.dtype)
+        array = array_of(payload)
+        assert payload.shape is not None
+        inner = array.shape[len(payload.shape) :]
+        try:
+            fits = np.broadcast_shapes(payload.shape, shape) == shape
+        except ValueError:
+            fits = False
+        if not fits:
+            raise InvalidRequest(f"data of shape {payload.shape} for a selection of shape {shape}")
+        # Axes that broadcasting puts in front belong before those of the element type.
+        self._array = np.broadcast_to(array, shape + inner)
+        self._flat = array.reshape(-1, *inner) if array.shape == self._array.shape else None
+        self._shape = shape
+        self._from, self._place = payload.dtype, place
+        self.limited = self._flat is None
+
+    def take(self, start: int, stop: int) -> NDArray[Any]:
+        """Elements by their number in C order: one axis, then those of an array type that is not fixed."""
+        if self._flat is not None:
+            taken = self._flat[start:stop]
+        elif self._shape:
+            taken = self._array[np.unravel_index(np.arange(start, stop), self._shape)]
+        else:
+            taken = self._array[np.newaxis]
+        made = cast(taken, self._from, self._place.dtype)
+        itemsize = self._place.itemsize
+        if itemsize is None:
+            return np.ascontiguousarray(made)
+        return np.ascontiguousarray(made).reshape(-1).view(np.uint8).view(element_type(itemsize))
+
+
+def store(place: Place, selection: Selection, payload: Payload, threads: ThreadPoolExecutor) -> None:
+    """Write elements where a selection is; `changing` must have been said before.
+
+    Parameters
+    ----------
+    place : Place
+    selection : Selection
+        Of its shape.
+    payload : Payload
+        Has the shape of the selection, or one that is broadcast to it.
+    threads : ThreadPoolExecutor
+        In which chunks are compressed.
+
+    Raises
+    ------
+    InvalidRequest, UnsupportedDType
+        Before anything is written, unless it is about values.
+    """
+    source = Source(payload, place, selection.shape)
+    if not selection.count:
+        return
+    if selection.joint or not all(isinstance(axis, Span) for axis in selection.axes):
+        write = _scatter if place.itemsize is not None else _scatter_points
+    elif place.encoding is not None and all(isinstance(axis, Span) and axis.step == 1 for axis in selection.axes):
+        write = _Encoded(threads).write
+    else:
+        write = _write_box
+    for block, data in _blocks(place, selection, source):
+        write(place, block, data)
+
+
+def _blocks(place: Place, selection: Selection, source: Source) -> Iterator[tuple[Selection, NDArray[Any]]]:
+    most = _OBJECTS if place.itemsize is None or source.limited else max(1, _BLOCK // place.itemsize)
+    if place.grid is not None:
+        # A chunk that is cut in two would be compressed twice.
+        most = max(most, min(prod(place.grid), 4 * most))
+    done = 0
+    for block in selection.blocks(most, place.grid):
+        yield block, source.take(done, done + block.count)
+        done += block.count
+
+
+def _write_box(place: Place, block: Selection, data: NDArray[Any]) -> None:
+    """Write a block of spans only."""
+    if not block.axes:
+        place.id.write(h5s.create(h5s.SCALAR), h5s.create(h5s.SCALAR), data, place.memory)
+        return
+    spans = [axis for axis in block.axes if isinstance(axis, Span)]
+    counts = tuple(span.count for span in spans)
+    data = data.reshape(counts + data.shape[1:])
+    if any(span.step < 0 for span in spans):
+        data = np.ascontiguousarray(data[tuple(slice(None, None, -1 if span.step < 0 else 1) for span in spans)])
+    starts = tuple(min(span.start, span.last) for span in spans)
+    space = place.id.get_space()
+    space.select_hyperslab(starts, counts, tuple(abs(span.step) for span in spans))
+    place.id.write(h5s.create_simple(counts), space, data, place.memory)
+
+
+def _scatter(place: Place, block: Selection, data: NDArray[Any]) -> None:
+    """Write a block of any form: what it touches of each chunk is read, changed and written again."""
+    assert place.itemsize is not None
+    grid = place.grid or grid_of(block.source, place.itemsize, _UNIT)
+    values = data.reshape(block.shape)
+    for part in block.over(grid):
+        start, counts = _bounds(part, grid, block.source)
+        chunk: NDArray[Any] = np.empty(grid, data.dtype)
+        inside = tuple(slice(0, count) for count in counts)
+        space = place.id.get_space()
+        space.select_hyperslab(start, counts)
+        memory = h5s.create_simple(counts)
+        box = np.empty(counts, data.dtype)
+        if not part.whole:
+            place.id.read(memory, space, box, place.memory)
+            chunk[inside] = box
+        chunk[part.source] = values[part.target]
+        box = np.ascontiguousarray(chunk[inside])
+        place.id.write(memory, space, box, place.memory)
+
+
+def _bounds(part: Part, grid: tuple[int, ...], shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    start = tuple(number * length for number, length in zip(part.chunk, grid, strict=True))
+    counts = tuple(min(length, side - low) for length, side, low in zip(grid, shape, start, strict=True))
+    return start, counts
+
+
+def _scatter_points(place: Place, block: Selection, data: NDArray[Any]) -> None:
+    """Write a block of elements of variable length one by one: they must not be read, to be written as they are."""
+    starts, lengths = block.runs()
+    positions = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths) + np.arange(block.count)
+    # Of positions that repeat the last one stays.
+    _, last = np.unique(positions[::-1], return_index=True)
+    chosen = np.sort(positions.size - 1 - last)
+    for start in range(0, chosen.size, _POINTS):
+        some = chosen[start : start + _POINTS]
+        points = np.stack(np.unravel_index(positions[some], block.source), axis=1)
+        space = place.id.get_space()
+        space.select_elements(points)
+        place.id.write(h5s.create_simple((some.size,)), space, np.ascontiguousarray(data[some]), place.memory)
+
+
+class _Encoded:
+    """Writes blocks of spans of step 1: whole chunks are made in threads and stored past the library."""
+
+    def __init__(self, threads: ThreadPoolExecutor) -> None:
+        self._threads = threads
+
+    def write(self, place: Place, block: Selection, data: NDArray[Any]) -> None:
+        assert place.grid is not None
+        assert place.encoding is not None
+        counts = tuple(axis.count for axis in block.axes)
+        values = data.reshape(counts)
+        boxed = Selection(source=block.source, axes=block.axes)
+        whole = []
+        for part in boxed.over(place.grid):
+            if part.whole and _bounds(part, place.grid, block.source)[1] == place.grid:
+                whole.append(part)
+            else:
+                self._write_part(place, part, values)
+        encode = place.encoding.encode
+
+        def work(part: Part) -> tuple[tuple[int, ...], NDArray[np.uint8], int]:
+            chunk = np.ascontiguousarray(values[part.target]).reshape(-1).view(np.uint8)
+            start, _ = _bounds(part, place.grid or (), block.source)
+            return start, *encode(chunk)
+
+        for start, stored, mask in ahead(self._threads, work, whole, 8):
+            place.id.write_direct_chunk(start, stored, mask)
+
+    def _write_part(self, place: Place, part: Part, values: NDArray[Any]) -> None:
+        assert place.grid is not None
+        piece = np.ascontiguousarray(values[part.target])
+        local = [entry if isinstance(entry, slice) else slice(int(entry), int(entry) + 1) for entry in part.source]
+        start = tuple(
+            number * length + entry.start for number, length, entry in zip(part.chunk, place.grid, local, strict=True)
+        )
+        space = place.id.get_space()
+        space.select_hyperslab(start, piece.shape)
+        place.id.write(h5s.create_simple(piece.shape), space, piece, place.memory)
