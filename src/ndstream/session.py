@@ -51,7 +51,7 @@ def open(  # noqa: A001 - the name that users of h5py and hdfstream look for
     retries: int | None = None,
     verify: bool | str | None = None,
 ) -> Any:
-    """Open a directory or a file of a server that speaks hdfstream.
+    """Open a directory or a file of a server: of ours, or of any that speaks hdfstream.
 
     Parameters
     ----------

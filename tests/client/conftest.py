@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 import ndstream
-from ndstream.client import hdfstream
+from ndstream.client import connections
 from ndstream.client.settings import Config
 from ndstream.testing.fixtures import LocalServer, ServerFactory
 from ndstream.testing.scripted import Answer, Asked, ScriptedServer
@@ -29,7 +29,7 @@ def _own_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(http, "FIRST_PAUSE", 0.001)
     ndstream.set_config(Config())
     yield
-    hdfstream.forget()
+    connections.forget()
     ndstream.set_config(None)
 
 
@@ -104,6 +104,8 @@ class Field(ScriptedServer):
         return [_understood(asked)[:3] for asked in self.asked if asked.method == "POST"]
 
     def _answer(self, asked: Asked) -> Answer:
+        if asked.path == "/v1":
+            return Answer(b"", 404)  # it has never heard of the native protocol
         path, name, is_slice, parameters = _understood(asked)
         if asked.method == "GET":
             return Answer(msgpack.packb(self.documents.get(("", None), directory({}, {"Data": None}))), **self.options)
@@ -142,4 +144,4 @@ def field() -> Iterator[StartField]:
             return started.enter_context(Field(documents, slices, **options))
 
         yield start
-        hdfstream.forget()
+        connections.forget()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ndstream.client.address import Address, normalise, parse_address
+from ndstream.client.address import normalise, parse_address
 from ndstream.errors import InvalidRequest
 
 
@@ -25,7 +25,15 @@ from ndstream.errors import InvalidRequest
     ],
 )
 def test_an_address_is_taken_apart(url: str, name: str, base: str, path: str) -> None:
-    assert parse_address(url, name) == Address(base, path)
+    found = parse_address(url, name)
+    assert (found.base, found.path) == (base, path)
+
+
+def test_the_native_protocol_is_for_addresses_that_name_no_other() -> None:
+    assert parse_address("http://host:8000/a.h5").native == "http://host:8000/v1"
+    assert parse_address("http://host:8000/hdfstream/a.h5").native is None
+    named = parse_address("http://host:8000/v1/a.h5")
+    assert (named.native, named.path) == ("http://host:8000/v1", "a.h5")
 
 
 @pytest.mark.parametrize(

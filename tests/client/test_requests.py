@@ -24,18 +24,19 @@ MEMBERS = {
 }
 
 
-def test_a_connection_begins_with_one_get_and_is_used_by_all(field: StartField) -> None:
+def test_a_connection_begins_by_asking_for_the_native_protocol_and_is_used_by_all(field: StartField) -> None:
     server = field({**MEMBERS, ("Data", None): directory({}, {"run": None})})
     ndstream.open(server.url, FILE)
     ndstream.open(server.url + "/hdfstream", "Data")
     assert [(asked.method, asked.path) for asked in server.asked] == [
+        ("GET", "/v1"),
         ("GET", "/hdfstream/msgpack/"),
         ("POST", "/hdfstream/msgpack/Data/run/snap.hdf5"),
         ("POST", "/hdfstream/msgpack/Data"),
     ]
-    assert server.asked[1].body == b"\x80"
-    assert server.asked[1].headers["content-type"] == "application/x-msgpack"
-    assert {asked.connection for asked in server.asked} == {0}
+    assert server.asked[2].body == b"\x80"
+    assert server.asked[2].headers["content-type"] == "application/x-msgpack"
+    assert len({asked.connection for asked in server.asked[1:]}) == 1
 
 
 def test_the_root_that_came_first_is_not_asked_for_again(field: StartField) -> None:

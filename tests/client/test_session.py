@@ -51,11 +51,12 @@ def test_a_name_that_looks_like_an_address_cannot_be_an_alias() -> None:
 
 def test_users_have_connections_of_their_own(field: StartField) -> None:
     server = field({("", None): directory({}, {})})
-    first = ndstream.open(server.url)
-    second = ndstream.open(server.url, user="me", password="secret")
-    assert ndstream.open(server.url).connection is first.connection
-    assert ndstream.open(server.url, user="me").connection is second.connection
-    assert ndstream.open(server.url, user="me", password="new").connection is not second.connection
+    url = server.url + "/hdfstream"
+    first = ndstream.open(url)
+    second = ndstream.open(url, user="me", password="secret")
+    assert ndstream.open(url).connection is first.connection
+    assert ndstream.open(url, user="me").connection is second.connection
+    assert ndstream.open(url, user="me", password="new").connection is not second.connection
     assert "secret" not in repr(second.connection) + repr(vars(second.connection))
     assert "authorization" not in server.asked[0].headers
     assert server.asked[1].headers["authorization"] == BASIC

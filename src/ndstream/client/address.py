@@ -9,21 +9,27 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from ndstream.errors import InvalidRequest
 
 PREFIX = "hdfstream"
+NATIVE = "v1"
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """`base` is what the endpoints hang below, without a slash at its end; `path` is virtual, "" for the root."""
+    """`base` is what the endpoints hang below, without a slash at its end; `path` is virtual, "" for the root.
+
+    `native` is what those of the native protocol hang below, or None when the URL says that it is not to be spoken.
+    """
 
     base: str
     path: str
+    native: str | None = None
 
 
 def parse_address(url: str, name: str = "/") -> Address:
     """Take a URL apart and put `name` behind its path.
 
     The endpoints hang below the path component ``hdfstream``. When the URL has none, it stands right after the host:
-    ``http://host:8000``, ``http://host:8000/hdfstream`` and the path of a file behind either all work.
+    ``http://host:8000``, ``http://host:8000/hdfstream`` and the path of a file behind either all work. A URL that names
+    the component is of a server that is to be spoken to in hdfstream; ``http://host:8000/v1`` is like ``http://host:8000``.
 
     Parameters
     ----------
@@ -40,11 +46,15 @@ def parse_address(url: str, name: str = "/") -> Address:
     parts = _split(url)
     components = [unquote(part) for part in parts.path.split("/") if part]
     before: list[str] = []
+    native: str | None = f"{parts.scheme}://{parts.netloc}/{NATIVE}"
     if PREFIX in components:
         at = components.index(PREFIX)
         before, components = components[:at], components[at + 1 :]
+        native = None
+    elif components[:1] == [NATIVE]:
+        del components[0]
     base = "/".join([f"{parts.scheme}://{parts.netloc}", *before, PREFIX])
-    return Address(base, normalise("/".join([*components, name])))
+    return Address(base, normalise("/".join([*components, name])), native)
 
 
 def normalise(path: str) -> str:

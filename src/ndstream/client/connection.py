@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from ndstream.core.limits import DEFAULT_LIMITS, Limits
-from ndstream.core.model import Directory, File, Node
+from ndstream.core.model import Dataset, Directory, File, Node
 from ndstream.core.selection import Selection
 
 
@@ -98,8 +98,13 @@ class Connection(ABC):
         """Describe an object of a file, with members down to `max_depth` and data of at most `data_size_limit`."""
 
     @abstractmethod
-    def read(self, path: str, name: str, selection: Selection, dest: NDArray[Any]) -> None:
-        """Read a selection into a C-contiguous array of its shape (axes of an array type last), converting values."""
+    def read(
+        self, path: str, name: str, selection: Selection, dest: NDArray[Any], described: Dataset | None = None
+    ) -> None:
+        """Read a selection into a C-contiguous array of its shape (axes of an array type last), converting values.
+
+        What is known of the dataset may decide on how it is read.
+        """
 
     @abstractmethod
     def request_slice(self, path: str, name: str, descriptor: Any) -> NDArray[Any]:

@@ -444,7 +444,7 @@ class RemoteDataset:
             gather(connection, self.file_path, self.name, selection, result, most_ranges=self.max_nr_slices)
             return
         try:
-            connection.read(self.file_path, self.name, selection, result)
+            connection.read(self.file_path, self.name, selection, result, self._described)
         except RequestError:
             # Original servers slice no more than 8 axes; with its description a dataset comes whole.
             if self.ndim <= MOST_AXES or self.nbytes > connection.limits.document:

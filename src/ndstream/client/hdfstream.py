@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
@@ -16,7 +13,7 @@ from ndstream.client.credentials import Credentials
 from ndstream.client.gathering import gather
 from ndstream.client.progress import transfer
 from ndstream.core.limits import Limits
-from ndstream.core.model import Directory, File, Node
+from ndstream.core.model import Dataset, Directory, File, Node
 from ndstream.core.selection import Selection
 from ndstream.errors import ProtocolError
 from ndstream.protocols.hdfstream.decode import decode_entry
@@ -76,7 +73,9 @@ class HDFStreamConnection(Connection):
             lambda: self._flows.describe(path, name, max_depth=max_depth, data_size_limit=data_size_limit)
         )
 
-    def read(self, path: str, name: str, selection: Selection, dest: NDArray[Any]) -> None:
+    def read(
+        self, path: str, name: str, selection: Selection, dest: NDArray[Any], described: Dataset | None = None
+    ) -> None:
         """Read a selection, in as few slice requests as its form allows."""
         # Records are packed on the wire and seldom in the file.
         straight = dest.dtype.names is None
@@ -101,54 +100,6 @@ class HDFStreamConnection(Connection):
     def close(self) -> None:
         """Close idle network connections."""
         self._http.close()
-
-
-@dataclass(frozen=True, slots=True)
-class _Key:
-    server: str
-    user: str | None
-    verify: bool | str
-    limits: Limits
-    process: int
-
-
-_open: dict[_Key, tuple[str | None, HDFStreamConnection]] = {}
-_lock = threading.Lock()
-
-
-def cached(server: str, user: str | None, *, verify: bool | str, limits: Limits) -> HDFStreamConnection | None:
-    """Connection of this process to the server as this user, if there is one."""
-    known = _open.get(_Key(server, user, verify, limits, os.getpid()))
-    return known[1] if known is not None else None
-
-
-def connect(
-    server: str, credentials: Credentials, *, verify: bool | str, limits: Limits, reopen: Reopen
-) -> HDFStreamConnection:
-    """Connect to a server, or give the connection that there is with the same password.
-
-    Raises
-    ------
-    NotAuthenticated, TransportError, TimedOut, ServiceError
-    """
-    key = _Key(server, credentials.user, verify, limits, os.getpid())
-    known = _open.get(key)
-    if known is not None and known[0] == credentials.password:
-        return known[1]
-    connection = HDFStreamConnection(server, credentials, verify=verify, limits=limits, reopen=reopen)
-    with _lock:
-        _open[key] = (credentials.password, connection)
-    return connection
-
-
-def forget() -> None:
-    """Close and forget the connections of this process; what uses them goes on with new ones."""
-    with _lock:
-        known = list(_open.items())
-        _open.clear()
-    for key, (_, connection) in known:
-        if key.process == os.getpid():
-            connection.close()
 
 
 def _download(exchange: Exchange, start: int) -> Download:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ndstream.client.address import parse_address
+from ndstream.client.address import NATIVE, PREFIX, Address, parse_address
 from ndstream.client.connection import Connection, Reopen
-from ndstream.client.credentials import Credentials
+from ndstream.client.connections import cached, shared
+from ndstream.client.credentials import Credentials, PasswordSources
 from ndstream.client.directories import RemoteDirectory
 from ndstream.client.files import RemoteFile
 from ndstream.client.groups import DATA_SIZE_LIMIT, MAX_DEPTH
-from ndstream.client.hdfstream import cached, connect
+from ndstream.client.hdfstream import HDFStreamConnection
+from ndstream.client.native import NativeConnection
 from ndstream.client.settings import Alias, Config
 from ndstream.core.model import Directory
+from ndstream.errors import NotAuthenticated, ProtocolError, RequestError
 
 
 def open_remote(
@@ -37,7 +40,7 @@ def open_remote(
     """
     alias = config.resolve_alias(url, user)
     address = parse_address(alias.url, name)
-    connection = connection_to(address.base, alias, password, config, reopen)
+    connection = best_connection(address, alias, password, config, reopen)
     found = connection.lookup(address.path)
     if isinstance(found, Directory):
         return RemoteDirectory(connection, address.path, max_depth, data_size_limit, found)
@@ -47,19 +50,57 @@ def open_remote(
 def connection_to(base: str, alias: Alias, password: str | None, config: Config, reopen: Reopen) -> Connection:
     """Connect to a server as the user of an alias, or give the connection that there is.
 
+    What is spoken is said by the last component of `base`.
+
     Raises
     ------
     NotAuthenticated, TransportError, TimedOut, ServiceError
     """
-    user = alias.user
     if password is None:
-        known = cached(base, user, verify=config.verify, limits=config.limits)
+        known = cached(base, alias.user, verify=config.verify, limits=config.limits)
         if known is not None:
             return known
-    sources = replace(config.passwords, keyring=config.passwords.keyring or alias.use_keyring)
-    if user is not None and password is None:
-        password = sources.find(base, user)
-    connection = connect(base, Credentials(user, password), verify=config.verify, limits=config.limits, reopen=reopen)
-    if user is not None and password is not None:
-        sources.keep(base, user, password)
+        password = _password(base, alias, config)
+    make = NativeConnection if base.endswith(f"/{NATIVE}") else HDFStreamConnection
+    credentials = Credentials(alias.user, password)
+    connection = shared(make, base, credentials, verify=config.verify, limits=config.limits, reopen=reopen)
+    if alias.user is not None and password is not None:
+        _sources(alias, config).keep(_account(base), alias.user, password)
     return connection
+
+
+def best_connection(address: Address, alias: Alias, password: str | None, config: Config, reopen: Reopen) -> Connection:
+    """Connect in the native protocol if the server has it and the address does not say otherwise, else in hdfstream.
+
+    Raises
+    ------
+    NotAuthenticated, TransportError, TimedOut, ServiceError
+    """
+    bases = [base for base in (address.native, address.base) if base is not None]
+    if password is None:
+        for base in bases:
+            known = cached(base, alias.user, verify=config.verify, limits=config.limits)
+            if known is not None:
+                return known
+        password = _password(address.base, alias, config)
+    if address.native is not None:
+        try:
+            return connection_to(address.native, alias, password, config, reopen)
+        except NotAuthenticated:
+            raise
+        except (RequestError, ProtocolError):
+            pass  # not one of ours: it has no such endpoint
+    return connection_to(address.base, alias, password, config, reopen)
+
+
+def _password(base: str, alias: Alias, config: Config) -> str | None:
+    return None if alias.user is None else _sources(alias, config).find(_account(base), alias.user)
+
+
+def _sources(alias: Alias, config: Config) -> PasswordSources:
+    return replace(config.passwords, keyring=config.passwords.keyring or alias.use_keyring)
+
+
+def _account(base: str) -> str:
+    """Name under which the password of a server is kept, whatever is spoken with it."""
+    return f"{base.removesuffix(NATIVE)}{PREFIX}" if base.endswith(f"/{NATIVE}") else base

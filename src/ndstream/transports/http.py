@@ -28,7 +28,8 @@ from ndstream.errors import (
     TimedOut,
     TransportError,
 )
-from ndstream.wire.flow import Flow, Head, Peek, Read, ReadInto, ReadSome, Request
+from ndstream.transports.works import Works
+from ndstream.wire.flow import Flow, Head, Instruction, Peek, Read, ReadInto, ReadSome, Request, Work
 
 T = TypeVar("T")
 
@@ -245,8 +246,8 @@ class HTTPTransport:
             response = self._connections().request(
                 request.method,
                 self._prefix + request.path,
-                body=request.body,
-                headers=self._headers | self._cookie_header() | dict(request.headers),
+                body=request.body,  # type: ignore[arg-type]  # any buffers do, what urllib3 says is narrower
+                headers=self._headers | self._cookie_header() | _length_of(request) | dict(request.headers),
                 preload_content=False,
                 retries=False,
                 redirect=False,
@@ -289,6 +290,11 @@ class HTTPTransport:
             return urllib3.connection_from_url(self.base, maxsize=POOLED, **options)
 
 
+def _length_of(request: Request) -> dict[str, str]:
+    """Length of a body in parts, which would be sent in chunks if it were not told."""
+    return {"Content-Length": str(sum(map(len, request.body)))} if isinstance(request.body, tuple) else {}
+
+
 class _Later(Exception):
     """The server is busy, and there is an attempt left."""
 
@@ -313,6 +319,7 @@ class _Run(Generic[T]):
         self._watch = watch
         self._watched = 0
         self._exchange: Exchange | None = None
+        self._works = Works()
 
     def result(self) -> T:
         """Carry out what the flow yields until it returns; the last answer is left open."""
@@ -323,8 +330,10 @@ class _Run(Generic[T]):
                 value = self._carry_out(instruction)
         except StopIteration as end:
             answer: T = end.value
+            self._works.finish()
             return answer
         except BaseException:
+            self._works.drop()
             if self._exchange is not None:
                 self._exchange.close()
             raise
@@ -347,7 +356,7 @@ class _Run(Generic[T]):
         if self._watch is not None and self._watched:
             self._watch(-self._watched)
 
-    def _carry_out(self, instruction: Request | Read | ReadInto | ReadSome | Peek) -> Any:
+    def _carry_out(self, instruction: Instruction) -> Any:
         if isinstance(instruction, Request):
             return self._send(instruction)
         match instruction:
@@ -359,6 +368,8 @@ class _Run(Generic[T]):
                 return self.exchange.read(count)
             case Peek(count):
                 return self.exchange.peek(count)
+            case Work(function):
+                return self._works.add(function)
 
     def _send(self, request: Request) -> Head:
         if self._exchange is not None:

@@ -5,13 +5,13 @@ wanted; it never touches a socket. A small driver runs it: `ndstream.transports.
 asynchronous one awaits, and a test can answer from memory. One flow is one exchange: a driver may run it again from
 the start when the connection is lost, so a flow has no effect but its result and the buffers it was given.
 
-The functions `send`, `read`, `read_into`, `read_some` and `peek` yield one instruction each and give its result a type;
-flows write ``head = yield from send(request)``.
+The functions `send`, `read`, `read_into`, `read_some`, `peek` and `work` yield one instruction each and give its result
+a type; flows write ``head = yield from send(request)``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
@@ -22,13 +22,14 @@ T = TypeVar("T")
 class Request:
     """Send this, and give back the `Head` of the answer.
 
-    `path` is percent-encoded and follows the base address of the server. A `safe` request may be sent again.
+    `path` is percent-encoded and follows the base address of the server. A `safe` request may be sent again. A body in
+    several parts is sent as their sum, without joining them.
     """
 
     method: str
     path: str
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes | None = None
+    body: bytes | tuple[bytes | memoryview, ...] | None = None
     safe: bool = True
 
 
@@ -68,7 +69,18 @@ class Peek:
     count: int
 
 
-Instruction: TypeAlias = Request | Read | ReadInto | ReadSome | Peek
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Carry out `function`, in another thread if there is one, while the flow goes on.
+
+    All of them are done when the flow returns, and what one raises, the driver raises. When too many are under way,
+    the flow waits.
+    """
+
+    function: Callable[[], None]
+
+
+Instruction: TypeAlias = Request | Read | ReadInto | ReadSome | Peek | Work
 Flow: TypeAlias = Generator[Instruction, Any, T]
 
 
@@ -99,3 +111,8 @@ def peek(count: int) -> Flow[bytes]:
     """Look at the next bytes without taking them; fewer than `count` only at the end of the body."""
     data: bytes = yield Peek(count)
     return data
+
+
+def work(function: Callable[[], None]) -> Flow[None]:
+    """Have something done that takes the processor for a while, such as decoding."""
+    yield Work(function)

@@ -59,7 +59,7 @@ MOST_READS = 4096
 """Selections in one request."""
 PAGE = 1 << 20
 """Members of a group in one description, unless fewer are asked for."""
-_WIDE = 1 << 20
+_WIDE = 20  # links of a group that is described besides the one that was asked for
 _DEEPEST = 64
 _JSON_DATA = 8 * MiB
 _ATTEMPTS = 3
