@@ -43,8 +43,8 @@ class Welcome:
         return [*directories, *((name, found.size) for name, found in self.root.files.items())]
 
     def _usage(self) -> str:
-        names = [name for name, _ in self._entries()]
-        name = names[0].rstrip("/") if names else "name"
+        hdf5 = [name for name, file in self.root.files.items() if file.is_hdf5]
+        name = next(iter([*self.root.directories, *hdf5, *self.root.files]), "name")
         return (
             f"ndstream ls {self.url}/\n\n"
             "import ndstream\n\n"
