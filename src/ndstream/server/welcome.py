@@ -43,15 +43,20 @@ class Welcome:
         return [*directories, *((name, found.size) for name, found in self.root.files.items())]
 
     def _usage(self) -> str:
-        hdf5 = [name for name, file in self.root.files.items() if file.is_hdf5]
-        name = next(iter([*self.root.directories, *hdf5, *self.root.files]), "name")
         return (
             f"ndstream ls {self.url}/\n\n"
             "import ndstream\n\n"
             f'root = ndstream.open("{self.url}")\n'
             f"print(list(root))\n"
-            f"print(root[{name!r}])\n"
+            f"print(root[{self._example()!r}])\n"
         )
+
+    def _example(self) -> str:
+        """Name of something worth a look: a directory, else an HDF5 file."""
+        if self.root is None:
+            return "name"
+        hdf5 = [name for name, file in self.root.files.items() if file.is_hdf5]
+        return next(iter([*self.root.directories, *hdf5, *self.root.files]), "name")
 
     def _text(self) -> str:
         entries = self._entries()
