@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,14 +11,13 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ndstream.client import display
-from ndstream.client.attributes import RemoteAttributes
 from ndstream.client.connection import Connection
+from ndstream.client.described import DescribedDataset
 from ndstream.client.empty import Empty
 from ndstream.client.gathering import gather
-from ndstream.client.pipeline import Pipeline
-from ndstream.client.values import array_of, read_type, taken
+from ndstream.client.values import array_of, taken
 from ndstream.client.views import CastView, FieldsView, TextView
-from ndstream.core.dtypes import DType, String, to_numpy
+from ndstream.core.dtypes import DType, String
 from ndstream.core.limits import MiB
 from ndstream.core.model import Dataset
 from ndstream.core.selection import Picks, Selection, Span, Spans, everything, select
@@ -35,7 +32,7 @@ ITERATED = 1 * MiB  # rows are iterated over in reads of about this size
 CONVERTED = 32 * MiB  # elements are converted in blocks of this size
 
 
-class RemoteDataset:
+class RemoteDataset(DescribedDataset):
     """A dataset on a server: shape, type and attributes are here, data are read by indexing.
 
     Indexing takes what h5py takes, and steps, unsorted, repeated or several index arrays, and masks as numpy does.
@@ -71,40 +68,8 @@ class RemoteDataset:
     ) -> None:
         self.connection = connection
         self.file_path = file_path
-        self.name = name
-        self.shape = data.shape
-        self.ndim = len(data.shape or ())
-        self._described = data
+        super().__init__(name, data)
         self._parent = parent
-
-    @cached_property
-    def dtype(self) -> np.dtype[Any]:
-        """Element type as h5py has it.
-
-        Raises
-        ------
-        UnsupportedDType
-            Elements of this type cannot be read.
-        """
-        return to_numpy(read_type(self._described.dtype))
-
-    @cached_property
-    def data(self) -> NDArray[Any] | None:
-        """All elements when they came with the description, else None."""
-        described = self._described
-        if described.data is None or described.shape is None:
-            return None
-        return array_of(described.dtype, described.shape, described.data)
-
-    @cached_property
-    def attrs(self) -> RemoteAttributes:
-        """Attributes."""
-        return RemoteAttributes(self._described.attributes, str(self.name))
-
-    @property
-    def described(self) -> Dataset:
-        """What is known of the dataset, in exact types."""
-        return self._described
 
     @property
     def parent(self) -> RemoteGroup:
@@ -117,83 +82,6 @@ class RemoteDataset:
     def file(self) -> RemoteFile:
         """File that the dataset is in."""
         return self.parent.file
-
-    @property
-    def size(self) -> int | None:
-        """Number of elements; None for a null dataspace."""
-        return None if self.shape is None else prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all elements in memory."""
-        return (self.size or 0) * self.dtype.itemsize
-
-    @property
-    def maxshape(self) -> tuple[int | None, ...] | None:
-        """Shape up to which the dataset may grow, None where there is no limit."""
-        return self._described.maxshape
-
-    @property
-    def chunks(self) -> tuple[int, ...] | None:
-        """Shape of a chunk; None when not chunked, or not told by the server."""
-        return self._described.chunks
-
-    @property
-    def pipeline(self) -> Pipeline:
-        """Filters that the stored data go through."""
-        return Pipeline(self._described.filters)
-
-    @property
-    def compression(self) -> str | None:
-        """Name of the compression filter: gzip, lzf, szip, or unknown for one that h5py has no name for."""
-        return self.pipeline.compression
-
-    @property
-    def compression_opts(self) -> Any:
-        """Options of the compression filter: the level of gzip."""
-        return self.pipeline.compression_options
-
-    @property
-    def filter_ids(self) -> tuple[int, ...]:
-        """Registered numbers of all filters, in their order."""
-        return tuple(each.id for each in self._described.filters)
-
-    @property
-    def shuffle(self) -> bool:
-        """Whether bytes are shuffled before compression."""
-        return self.pipeline.shuffle
-
-    @property
-    def fletcher32(self) -> bool:
-        """Whether chunks have check sums."""
-        return self.pipeline.fletcher32
-
-    @property
-    def scaleoffset(self) -> int | None:
-        """Parameter of the scale-offset filter."""
-        return self.pipeline.scaleoffset
-
-    @property
-    def fillvalue(self) -> Any:
-        """Value of elements that were never written; zero when the server does not tell."""
-        fill = self._described.fill
-        present = read_type(self._described.dtype)
-        # Of a type that is read as another only the stored bytes are known.
-        if fill is not None and present is self._described.dtype:
-            return array_of(present, (), fill)[()]
-        if isinstance(present, String) and present.size is None:
-            return b""
-        return _blank(self.dtype)
-
-    @property
-    def is_virtual(self) -> bool:
-        """Whether the data are those of other datasets."""
-        return self._described.storage == "virtual"
-
-    @property
-    def is_scale(self) -> bool:
-        """Whether this is a dimension scale."""
-        return "CLASS" in self.attrs and self.attrs["CLASS"] == b"DIMENSION_SCALE"
 
     def __getitem__(self, args: Any) -> Any:
         """Read a part of the data.
@@ -453,17 +341,6 @@ class RemoteDataset:
             if not isinstance(whole, Dataset) or whole.data is None or whole.shape is None:
                 raise
             result[...] = taken(selection, array_of(whole.dtype, whole.shape, whole.data))
-
-
-def _blank(dtype: np.dtype[Any]) -> Any:
-    """Element of zeros, with None for what is no number."""
-    element = np.zeros((), dtype)
-    if dtype.names is None:
-        return None if dtype.hasobject else element[()]
-    for name in dtype.names:
-        if dtype[name].hasobject:
-            element[name] = _blank(dtype[name])
-    return element[()]
 
 
 def _split(args: Any) -> tuple[list[str], Any]:

@@ -247,7 +247,7 @@ class HTTPTransport:
                 request.method,
                 self._prefix + request.path,
                 body=request.body,  # type: ignore[arg-type]  # any buffers do, what urllib3 says is narrower
-                headers=self._headers | self._cookie_header() | _length_of(request) | dict(request.headers),
+                headers=self._headers | self._cookie_header() | length_of(request) | dict(request.headers),
                 preload_content=False,
                 retries=False,
                 redirect=False,
@@ -290,7 +290,7 @@ class HTTPTransport:
             return urllib3.connection_from_url(self.base, maxsize=POOLED, **options)
 
 
-def _length_of(request: Request) -> dict[str, str]:
+def length_of(request: Request) -> dict[str, str]:
     """Length of a body in parts, which would be sent in chunks if it were not told."""
     return {"Content-Length": str(sum(map(len, request.body)))} if isinstance(request.body, tuple) else {}
 
@@ -378,7 +378,7 @@ class _Run(Generic[T]):
         self._exchange = self._transport.open(request)
         head = self._exchange.head
         if head.status in BUSY_STATUSES and self._attempt is not None and self.repeatable:
-            pause = _pause_asked(head, FIRST_PAUSE * 2**self._attempt)
+            pause = pause_asked(head, FIRST_PAUSE * 2**self._attempt)
             if pause <= LONGEST_PAUSE:
                 raise _Later(pause)
         return head
@@ -389,7 +389,7 @@ class _Run(Generic[T]):
             self._watch(count)
 
 
-def _pause_asked(head: Head, default: float) -> float:
+def pause_asked(head: Head, default: float) -> float:
     """Seconds to wait, from Retry-After; its form with a date is not worth a clock comparison."""
     text = head.headers.get("retry-after", "").strip()
     return float(text) if text.isdecimal() and len(text) < 9 else default
