@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ndstream.client.streaming_decoder import StreamingDecoder
     from ndstream.errors import NDStreamError
     from ndstream.errors import NDStreamError as HDFStreamRequestError
-    from ndstream.session import get_config, open, open_any, set_config, verify_cert  # noqa: A004 - see session
+    from ndstream.session import aopen, get_config, open, open_any, set_config, verify_cert  # noqa: A004 - see session
 
 __all__ = [
     "Config",
@@ -37,6 +37,7 @@ __all__ = [
     "RemoteGroup",
     "SoftLink",
     "StreamingDecoder",
+    "aopen",
     "disable_progress",
     "get_config",
     "open",
@@ -59,6 +60,7 @@ _HOMES = {
     "RemoteGroup": "client.groups",
     "SoftLink": "client.links",
     "StreamingDecoder": "client.streaming_decoder",
+    "aopen": "session",
     "disable_progress": "client.progress",
     "get_config": "session",
     "open": "session",

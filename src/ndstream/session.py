@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ndstream.client.address import parse_address
 from ndstream.client.connection import Connection
+from ndstream.client.credentials import Credentials
 from ndstream.client.groups import DATA_SIZE_LIMIT, MAX_DEPTH
 from ndstream.client.local import open_local
-from ndstream.client.opening import connection_to, open_remote
+from ndstream.client.opening import connection_to, open_remote, password_of
 from ndstream.client.settings import Alias, Config
 from ndstream.config import client_settings
+from ndstream.errors import InvalidRequest, MissingExtra
+
+if TYPE_CHECKING:
+    from ndstream.client.aio import Opening
 
 _config: Config | None = None
 
@@ -89,22 +95,84 @@ def open(  # noqa: A001 - the name that users of h5py and hdfstream look for
     >>> archive = ndstream.open("http://127.0.0.1:8000")  # doctest: +SKIP
     >>> archive["simulation/snapshot.hdf5"]["PartType1/Coordinates"][:10]  # doctest: +SKIP
     """
+    return open_remote(
+        url,
+        name,
+        user=user,
+        password=password,
+        config=_configured(timeout, retries, verify),
+        reopen=reopen,
+        max_depth=max_depth,
+        data_size_limit=data_size_limit,
+    )
+
+
+def aopen(
+    url: str,
+    name: str = "/",
+    user: str | None = None,
+    password: str | None = None,
+    *,
+    timeout: float | None = None,
+    retries: int | None = None,
+    verify: bool | str | None = None,
+) -> Opening:
+    """Open a directory or a file of a server of ours, for asynchronous programs.
+
+    Parameters
+    ----------
+    url, name, user, password, timeout, retries, verify
+        See `open`.
+
+    Returns
+    -------
+    Opening
+        Await it, or use it with ``async with``, for an `AsyncDirectory` or `AsyncFile` (`ndstream.client.aio`). One
+        pool of connections is behind all that is reached from it, and any number of tasks may read at once.
+
+    Raises
+    ------
+    MissingExtra
+        aiohttp is not installed.
+    InvalidRequest
+        The address says that hdfstream is to be spoken.
+    NDStreamError
+        When awaited, as `open`.
+
+    Examples
+    --------
+    >>> async with ndstream.aopen("http://127.0.0.1:8000", "run/scan.h5") as file:  # doctest: +SKIP
+    ...     frames = await file["entry/frames"]
+    ...     first, last = await asyncio.gather(frames[0], frames[-1])
+    """
+    try:
+        from ndstream.client.aio import Opening
+        from ndstream.client.aio_connection import AioConnection
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("ndstream"):
+            raise
+        raise MissingExtra("ndstream.aopen needs the 'aio' extra: pip install 'ndstream[aio]'") from error
+    config = _configured(timeout, retries, verify)
+    alias = config.resolve_alias(url, user)
+    address = parse_address(alias.url, name)
+    if address.native is None:
+        raise InvalidRequest(f"{url} is to be spoken to in hdfstream, which only ndstream.open does")
+    if password is None:
+        password = password_of(address.base, alias, config)
+    credentials = Credentials(alias.user, password)
+    connection = AioConnection(address.native, credentials, verify=config.verify, limits=config.limits)
+    return Opening(connection, address.path)
+
+
+def _configured(timeout: float | None, retries: int | None, verify: bool | str | None) -> Config:
+    """Settings of this process with what one call says otherwise."""
     config = get_config()
     limits = config.limits
     if timeout is not None:
         limits = replace(limits, connect_timeout=min(timeout, limits.connect_timeout), read_timeout=timeout)
     if retries is not None:
         limits = replace(limits, retries=retries)
-    return open_remote(
-        url,
-        name,
-        user=user,
-        password=password,
-        config=replace(config, limits=limits, verify=config.verify if verify is None else verify),
-        reopen=reopen,
-        max_depth=max_depth,
-        data_size_limit=data_size_limit,
-    )
+    return replace(config, limits=limits, verify=config.verify if verify is None else verify)
 
 
 def open_any(path: str, name: str = "/", **options: Any) -> Any:

@@ -60,7 +60,7 @@ def connection_to(base: str, alias: Alias, password: str | None, config: Config,
         known = cached(base, alias.user, verify=config.verify, limits=config.limits)
         if known is not None:
             return known
-        password = _password(base, alias, config)
+        password = password_of(base, alias, config)
     make = NativeConnection if base.endswith(f"/{NATIVE}") else HDFStreamConnection
     credentials = Credentials(alias.user, password)
     connection = shared(make, base, credentials, verify=config.verify, limits=config.limits, reopen=reopen)
@@ -82,7 +82,7 @@ def best_connection(address: Address, alias: Alias, password: str | None, config
             known = cached(base, alias.user, verify=config.verify, limits=config.limits)
             if known is not None:
                 return known
-        password = _password(address.base, alias, config)
+        password = password_of(address.base, alias, config)
     if address.native is not None:
         try:
             return connection_to(address.native, alias, password, config, reopen)
@@ -93,7 +93,8 @@ def best_connection(address: Address, alias: Alias, password: str | None, config
     return connection_to(address.base, alias, password, config, reopen)
 
 
-def _password(base: str, alias: Alias, config: Config) -> str | None:
+def password_of(base: str, alias: Alias, config: Config) -> str | None:
+    """Find the password of the user of an alias, wherever passwords are; None for nobody."""
     return None if alias.user is None else _sources(alias, config).find(_account(base), alias.user)
 
 
