@@ -186,8 +186,8 @@ class RemoteGroup(Lasting, Mapping[str, Any]):
     def visit(self, func: Callable[[str], Any]) -> Any:
         """Call `func` with the path of every object below, until it gives something other than None.
 
-        A group comes before what is in it, members in their order. Soft links are followed, except back into a group
-        that is being visited.
+        A group comes before what is in it, members in their order. Unlike in h5py, soft and external links are
+        followed, except back into a group that is being visited.
         """
         return self._visit(lambda path, _: func(path), "", (self,))
 
