@@ -16,9 +16,9 @@ from pathlib import Path
 from time import monotonic
 
 from ndstream.core.limits import DEFAULT_LIMITS, Limits, MiB
-from ndstream.core.model import Directory, File
+from ndstream.core.model import HDF5_MEDIA_TYPE, Directory, File
 from ndstream.core.ports import ANYBODY, Access
-from ndstream.errors import Busy, ConfigError, DataError, NDStreamError, NotFound
+from ndstream.errors import Busy, ConfigError, DataError, InvalidRequest, NDStreamError, NotFound
 from ndstream.stores.hdf5.cache import ByteCache
 from ndstream.stores.hdf5.generation import generation_of
 from ndstream.stores.hdf5.listing import DEEPEST, Listing, file_of, is_text, real_path
@@ -144,6 +144,28 @@ class Catalog:
         found = Found(real, generation_of(status), status)
         self._trusted.put(key, _Trusted(self._place(path), found, monotonic() + TRUST), _CACHE_ENTRY)
         return found
+
+    def locate_new_file(self, path: str, access: Access = ANYBODY) -> str:
+        """Find the real path that a file to be made at a virtual path will have; its directory must be there.
+
+        Raises
+        ------
+        NotFound
+            There is no such directory, or not for this user.
+        InvalidRequest
+            The name does not promise HDF5.
+        """
+        parent, _, name = path.rpartition("/")
+        hidden = self._check(path, access)
+        real, status = self._find(parent, hidden)
+        if not stat.S_ISDIR(status.st_mode):
+            raise _not_found(path)
+        made = f"{real}/{name}"
+        if not self.roots.admits(made, hidden):
+            raise _not_found(path)
+        if self._media.of(path, made, status) != HDF5_MEDIA_TYPE:
+            raise InvalidRequest(f"{path}: a new file is an HDF5 file, and is called so (.h5, .hdf5)")
+        return made
 
     def open(self, path: str, access: Access = ANYBODY) -> tuple[File, int]:
         """Open the regular file at a virtual path for reading; see `ndstream.core.ports.Store.open`.

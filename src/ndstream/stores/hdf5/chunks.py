@@ -65,16 +65,20 @@ class Chunks:
         self.itemtype = element_type(itemsize)
         self.nbytes = math.prod(layout.chunks) * itemsize
         self._file = file
-        self._counts = [-(-extent // length) for extent, length in zip(shape, layout.chunks, strict=True)]
         self._pipeline = pipeline(layout.filters, self.nbytes)
-        self._numbers = np.frombuffer(layout.numbers, "<u8")
-        self._offsets = np.frombuffer(layout.offsets, "<u8")
-        self._sizes = np.frombuffer(layout.sizes, "<u4")
-        self._masks = np.frombuffer(layout.masks, "<u4")
+        self.refresh(layout, shape)
         self._fill = np.frombuffer(fill, self.itemtype)[0] if fill and any(fill) else np.zeros((), self.itemtype)[()]
         self._pool = pool
         self._cache = cache
         self._keep = keep
+
+    def refresh(self, layout: Chunked, shape: tuple[int, ...]) -> None:
+        """Find chunks where `layout` says; no thread may be reading meanwhile."""
+        self._counts = [-(-extent // length) for extent, length in zip(shape, layout.chunks, strict=True)]
+        self._numbers = np.frombuffer(layout.numbers, "<u8")
+        self._offsets = np.frombuffer(layout.offsets, "<u8")
+        self._sizes = np.frombuffer(layout.sizes, "<u4")
+        self._masks = np.frombuffer(layout.masks, "<u4")
 
     def put(self, part: Part, result: NDArray[Any]) -> None:
         """Read what `part` takes from its chunk, into its place in `result` (of dtype `itemtype`).

@@ -99,6 +99,54 @@ class OpenFile:
             raise Corrupt(f"the file cannot be read ({error.strerror})") from error
 
 
+class Descriptor:
+    """A descriptor of a file, closed when the last reference to it is dropped.
+
+    Raises
+    ------
+    Replaced
+        When the path leads nowhere.
+    """
+
+    __slots__ = ("number",)
+
+    def __init__(self, path: str) -> None:
+        self.number = -1
+        try:
+            self.number = os.open(path, _FLAGS)
+        except OSError as error:
+            raise Replaced(f"the file cannot be opened any more ({error.strerror})") from error
+
+    def __del__(self) -> None:
+        if self.number >= 0:
+            os.close(self.number)
+
+
+class LiveFile(OpenFile):
+    """A file that its owner writes: what was read of it is good, because nobody writes while a piece is read.
+
+    Parameters
+    ----------
+    descriptor : Descriptor
+        Shared by all who read the file.
+    generation : str
+        The state from which on what is read has been as it is.
+    """
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, descriptor: Descriptor, generation: str) -> None:
+        self._descriptor = descriptor
+        self._fd = descriptor.number
+        self.generation = generation
+
+    def __del__(self) -> None:
+        """Leave the descriptor to those who share it."""
+
+    def check(self) -> None:
+        """Do nothing: whether it may be read is for the gate of its owner to say."""
+
+
 class Descriptors:
     """The files that were read last, kept open.
 

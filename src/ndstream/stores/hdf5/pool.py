@@ -53,7 +53,7 @@ class Pool:
     ) -> None:
         self._limits = limits
         self._counters = Counters() if counters is None else counters
-        self._hello = Hello(
+        self.hello = Hello(
             roots=dict(roots),
             open_files=limits.open_files,
             memory=limits.worker_memory,
@@ -171,7 +171,7 @@ class Pool:
     def _replenish(self) -> None:
         self._restart = None
         while len(self._processes) < self._size:
-            self._processes.add(Process(self, self._hello, self._limits.worker_timeout))
+            self._processes.add(Process(self, self.hello, self._limits.worker_timeout))
 
     # -- what the processes report (`Owner`) --
 

@@ -90,6 +90,7 @@ class Process(asyncio.BufferedProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.WriteTransport | None = None
         self._disconnected = False
+        self._hung_up = False
         self._expect_head()
         ours, self._process, self._output = _start(module or _MODULE, descriptors)
         self.pid = self._process.pid
@@ -113,14 +114,22 @@ class Process(asyncio.BufferedProtocol):
 
     # -- what the owner asks for --
 
-    def begin(self, job: Job) -> None:
-        """Send a job to the process, which must be free."""
+    def begin(self, job: Job, patience: float | None = None) -> None:
+        """Send a job to the process, which must be free; `patience` is for this job, in place of the usual one."""
         self._job = job
         self.files[job.file] = None
         self.files.move_to_end(job.file)
         if len(self.files) > self._hello.open_files:
             self.files.popitem(last=False)
-        self._send(job.request, self._patience)
+        self._send(job.request, self._patience if patience is None else patience)
+
+    def hang_up(self) -> None:
+        """Close the connection: the process ends by itself when it has put its things in order."""
+        self._hung_up = True
+        if self._transport is not None:
+            self._transport.close()
+        else:
+            self.kill()
 
     def kill(self) -> None:
         """End the process at once, whatever it does; `Owner.ended` follows."""
@@ -138,6 +147,7 @@ class Process(asyncio.BufferedProtocol):
         message = bytearray(_HEAD)
         self._encoder.encode_into(request, message, _HEAD)
         message[:_HEAD] = (len(message) - _HEAD).to_bytes(_HEAD, "little")
+        self._waiting = patience
         self._timer = self._loop.call_later(patience, self._expire)
         self._transport.write(message)
 
@@ -192,12 +202,13 @@ class Process(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Note that the process cannot be spoken to any more, most likely since it crashed."""
         self._disconnected = True
-        self._break(WorkerDied("the process that was reading the file crashed"))
+        if not self._hung_up:
+            self._break(WorkerDied("the process that was reading the file crashed"))
         if self._process.returncode is not None:
             self._owner.ended(self)
 
     def _expire(self) -> None:
-        self._break(TimedOut(f"the HDF5 library took longer than {self._patience:g} s (worker_timeout)"))
+        self._break(TimedOut(f"the HDF5 library took longer than {self._waiting:g} s (worker_timeout)"))
 
     def _break(self, error: NDStreamError) -> None:
         self._stop_timer()

@@ -7,8 +7,9 @@ pieces ahead of what is being sent, within the budgets of `ndstream.core.limits.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -19,11 +20,12 @@ from ndstream.core.dtypes import item_size, readable
 from ndstream.core.limits import Limits
 from ndstream.core.ports import Reading
 from ndstream.core.selection import Selection
-from ndstream.errors import TooLarge, UnsupportedDType
+from ndstream.errors import Replaced, TooLarge, UnsupportedDType
 from ndstream.stores.hdf5.budget import Budget
 from ndstream.stores.hdf5.cache import ByteCache
 from ndstream.stores.hdf5.chunks import ChunkCache, Chunks
 from ndstream.stores.hdf5.descriptors import Descriptors, OpenFile
+from ndstream.stores.hdf5.gate import Watch
 from ndstream.stores.hdf5.items import element_type
 from ndstream.stores.hdf5.layout import Chunked, Contiguous, Inline, Library
 from ndstream.stores.hdf5.library import Boxes, Fetch
@@ -65,7 +67,15 @@ class Reader:
         self._cache: ChunkCache = ByteCache(limits.chunk_cache)
         self._spools = SpoolFiles()
 
-    async def open(self, located: Located, selection: Selection, fetch: Fetch) -> Reading:
+    async def open(
+        self,
+        located: Located,
+        selection: Selection,
+        fetch: Fetch,
+        *,
+        file: OpenFile | None = None,
+        watch: Watch | None = None,
+    ) -> Reading:
         """Prepare to read; what is small is read at once.
 
         Parameters
@@ -76,6 +86,10 @@ class Reader:
             Of the shape of the dataset.
         fetch : function
             Asks a worker for a box of elements: for a `Library` layout.
+        file : OpenFile, optional
+            The file, when it is open already.
+        watch : Watch, optional
+            Of a file that is written meanwhile.
 
         Returns
         -------
@@ -93,7 +107,7 @@ class Reader:
         """
         layout = located.layout
         if isinstance(layout, Library):
-            return await self._from_library(located, layout, selection, fetch)
+            return await self._from_library(located, layout, selection, fetch, watch)
         dtype = located.dataset.dtype
         itemsize = item_size(dtype)
         if itemsize is None:
@@ -104,19 +118,22 @@ class Reader:
         if isinstance(layout, Inline):
             array = np.frombuffer(layout.data, element_type(itemsize)).reshape(selection.source)
             return ReadyReading(dtype, selection.shape, at_hand(selection.apply(array)))
-        file = self._files.open(located.file, located.generation)
+        if file is None:
+            file = self._files.open(located.file, located.generation)
         small = nbytes <= self._means.limits.inline_data
         works: Iterator[Work]
         ready = None
+        refresh: Callable[[Located], None] | None = None
         if isinstance(layout, Chunked):
             chunks = self._chunks(file, located, layout, itemsize)
             ready = _chunks_at_once(chunks, selection) if small else None
             works = self._decoding(chunks, layout, selection)
+            refresh = partial(_refresh, chunks)
         else:
             ready = _runs_at_once(file, layout, selection, itemsize) if small else None
             works = self._copying(file, layout, selection, itemsize, located.dataset.fill)
         if ready is None:
-            reading = PieceReading(dtype, selection.shape, nbytes, self._means, file, works)
+            reading = PieceReading(dtype, selection.shape, nbytes, self._means, file, works, watch, refresh)
             if not small:
                 return reading
             ready = await whole(reading)
@@ -137,13 +154,15 @@ class Reader:
         self._spools.clear()
         self._means.pool.clear()
 
-    async def _from_library(self, located: Located, layout: Library, selection: Selection, fetch: Fetch) -> Reading:
+    async def _from_library(
+        self, located: Located, layout: Library, selection: Selection, fetch: Fetch, watch: Watch | None
+    ) -> Reading:
         dtype = readable(located.dataset.dtype)
         if dtype is None:
             raise UnsupportedDType(f"elements of this type cannot be read: {located.dataset.dtype}")
         itemsize = item_size(dtype)
         boxes = Boxes(layout, selection.source, itemsize, fetch, self._means.limits)
-        reading = LibraryReading(dtype, itemsize, layout, selection, boxes, self._means)
+        reading = LibraryReading(dtype, itemsize, layout, selection, boxes, self._means, watch)
         if reading.nbytes is None or reading.nbytes > self._means.limits.inline_data:
             return reading
         return ReadyReading(dtype, selection.shape, await whole(reading))
@@ -181,6 +200,12 @@ class Reader:
                 yield from unspooled(spool, most, shares, shares * each)
             else:
                 yield Decoding(chunks, piece.block, shares, shares * each)
+
+
+def _refresh(chunks: Chunks, located: Located) -> None:
+    if not isinstance(located.layout, Chunked):
+        raise Replaced("the dataset is stored in another way than before")
+    chunks.refresh(located.layout, located.dataset.shape or ())
 
 
 def _runs_at_once(file: OpenFile, layout: Contiguous, selection: Selection, itemsize: int) -> memoryview | None:

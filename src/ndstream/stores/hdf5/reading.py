@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +18,10 @@ from ndstream.core.selection import Selection
 from ndstream.errors import UnsupportedDType
 from ndstream.stores.hdf5.budget import Budget
 from ndstream.stores.hdf5.descriptors import OpenFile
+from ndstream.stores.hdf5.gate import Watch
 from ndstream.stores.hdf5.layout import Library
 from ndstream.stores.hdf5.library import Boxes
+from ndstream.stores.hdf5.messages import Located
 from ndstream.stores.hdf5.plan import plan
 from ndstream.stores.hdf5.work import Work
 from ndstream.wire.buffers import BufferPool
@@ -68,13 +70,15 @@ class _Pending:
 
     __slots__ = ("_budget", "_futures", "_out", "_work", "held")
 
-    def __init__(self, work: Work, means: Means) -> None:
+    def __init__(self, work: Work, means: Means, watch: Watch | None) -> None:
         self.held = work.nbytes + work.scratch
         self._work = work
         self._budget = means.budget
         # Each thread holds the buffer itself: it cannot be used again before the last of them is through with it.
         self._out = means.pool.take(work.nbytes)
         self._futures: list[Future[None]] = [means.threads.submit(work.run, self._out) for _ in range(work.shares)]
+        if watch is not None:
+            watch.gate.enter(self._futures)
 
     async def made(self) -> memoryview:
         """Wait until it is made."""
@@ -114,10 +118,22 @@ class PieceReading:
         Whose state is checked after every piece.
     works : iterator of Work
         The pieces in order.
+    watch : Watch, optional
+        Of a file that is written meanwhile.
+    refresh : callable, optional
+        Takes where the dataset is after it has become longer.
     """
 
     def __init__(
-        self, dtype: DType, shape: tuple[int, ...], nbytes: int, means: Means, file: OpenFile, works: Iterator[Work]
+        self,
+        dtype: DType,
+        shape: tuple[int, ...],
+        nbytes: int,
+        means: Means,
+        file: OpenFile,
+        works: Iterator[Work],
+        watch: Watch | None = None,
+        refresh: Callable[[Located], None] | None = None,
     ) -> None:
         self.dtype = dtype
         self.shape = shape
@@ -126,6 +142,8 @@ class PieceReading:
         self._means = means
         self._file = file
         self._works = works
+        self._watch = watch
+        self._refresh = refresh or _keep
         self._next: Work | None = None
         self._pending: deque[_Pending] = deque()
         self._closed = False
@@ -164,11 +182,23 @@ class PieceReading:
             cost = work.nbytes + work.scratch
             if not self._pending:
                 await self._means.budget.take(cost)
-            elif not self._may_hold(cost) or not self._means.budget.spare(cost):
+                await self._until_ready(cost)
+            elif not self._may_go_on() or not self._may_hold(cost) or not self._means.budget.spare(cost):
                 break
             self._next = None
-            self._pending.append(_Pending(work, self._means))
+            self._pending.append(_Pending(work, self._means, self._watch))
         return bool(self._pending)
+
+    def _may_go_on(self) -> bool:
+        return self._watch is None or self._watch.is_ready
+
+    async def _until_ready(self, cost: int) -> None:
+        if self._watch is not None and not self._watch.is_ready:
+            try:
+                await self._watch.ready(self._refresh)
+            except BaseException:
+                self._means.budget.give_back(cost)
+                raise
 
     def _may_hold(self, more: int) -> bool:
         return sum(pending.held for pending in self._pending) + more <= self._means.limits.request_memory
@@ -182,6 +212,8 @@ class PieceReading:
         """Give back what the reading holds; safe to call at any time, more than once."""
         self._closed = True
         self._next = None
+        if self._watch is not None:
+            self._watch.end()
         while self._pending:
             self._pending.popleft().abandon()
 
@@ -199,10 +231,19 @@ class LibraryReading:
     selection : Selection
     boxes : Boxes
     means : Means
+    watch : Watch, optional
+        Of a file that is written meanwhile; the boxes are checked by whoever fetches them.
     """
 
     def __init__(
-        self, dtype: DType, itemsize: int | None, layout: Library, selection: Selection, boxes: Boxes, means: Means
+        self,
+        dtype: DType,
+        itemsize: int | None,
+        layout: Library,
+        selection: Selection,
+        boxes: Boxes,
+        means: Means,
+        watch: Watch | None = None,
     ) -> None:
         self.dtype = dtype
         self.shape = selection.shape
@@ -213,6 +254,7 @@ class LibraryReading:
         self._selection = selection
         self._boxes = boxes
         self._means = means
+        self._watch = watch
 
     async def buffers(self) -> AsyncIterator[memoryview]:
         """Elements as bytes in C order."""
@@ -238,7 +280,13 @@ class LibraryReading:
                 yield some
 
     async def aclose(self) -> None:
-        """Do nothing: between two pieces nothing is held."""
+        """Let commits go on; between two pieces nothing else is held."""
+        if self._watch is not None:
+            self._watch.end()
+
+
+def _keep(_: Located) -> None:
+    """Nothing to refresh: it stays where it is however long it becomes."""
 
 
 async def whole(reading: PieceReading | LibraryReading) -> memoryview:

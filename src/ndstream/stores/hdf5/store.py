@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Hashable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,17 +19,18 @@ import msgspec
 from ndstream.core.counters import Counters
 from ndstream.core.limits import DEFAULT_LIMITS, KiB, Limits
 from ndstream.core.model import Dataset, Directory, File, Group, Node
-from ndstream.core.ports import Access, Detail, Reading, StoreFactory
-from ndstream.core.selection import Selection, everything
-from ndstream.errors import InvalidSelection, NotFound, Replaced
+from ndstream.core.operations import Committed, Event, Operation
+from ndstream.core.ports import Access, Detail, Reading, StoreFactory, Writing
+from ndstream.core.selection import Selection
+from ndstream.errors import Forbidden, NotFound, Replaced
 from ndstream.stores.hdf5.cache import ByteCache
 from ndstream.stores.hdf5.catalog import Catalog, Found
 from ndstream.stores.hdf5.flights import Flights
 from ndstream.stores.hdf5.generation import generation_of
-from ndstream.stores.hdf5.layout import Chunked, Inline
 from ndstream.stores.hdf5.library import Fetch as FetchBox
 from ndstream.stores.hdf5.listing import is_text
 from ndstream.stores.hdf5.messages import Describe, Described, Fetch, Fetched, Locate, Located, Target
+from ndstream.stores.hdf5.owners import Owners, chosen, weight
 from ndstream.stores.hdf5.pool import Pool
 from ndstream.stores.hdf5.reader import Reader
 
@@ -48,7 +49,7 @@ class HDF5Store:
 
     Parameters
     ----------
-    roots, limits, counters, media_types
+    roots, limits, counters, media_types, writing
         As of `ndstream.core.ports.StoreFactory`. Gets the counters of `ndstream.stores.hdf5.pool.Pool`, and
         ``cache_hits`` and ``cache_misses`` by kind of question.
 
@@ -69,6 +70,7 @@ class HDF5Store:
         limits: Limits = DEFAULT_LIMITS,
         counters: Counters | None = None,
         media_types: Mapping[str, str] | None = None,
+        writing: Writing | None = None,
     ) -> None:
         self._limits = limits
         self._counters = Counters() if counters is None else counters
@@ -78,6 +80,9 @@ class HDF5Store:
         self._walkers = ThreadPoolExecutor(_WALKERS, thread_name_prefix="ndstream-catalog")
         self._kept: ByteCache[Hashable, Any] = ByteCache(limits.layout_cache)
         self._flights = Flights()
+        self._owners: Owners | None = None
+        if writing is not None:
+            self._owners = Owners(self._pool.hello, limits, writing.durability, self._reader, self._kept)
 
     async def start(self) -> None:
         """Start the workers; returns before they are ready."""
@@ -105,6 +110,9 @@ class HDF5Store:
         name = self._absolute(name)
 
         async def work(found: Found) -> Node:
+            owned = self._owners and self._owners.active(found)
+            if self._owners and owned:
+                return await self._owners.describe(owned, name, access, detail)
             key = (found.real, found.generation, name, access.hidden, detail)
             kept: Described | None = self._kept.get(key)
             self._counters.add("cache_misses" if kept is None else "cache_hits", label="describe")
@@ -121,6 +129,9 @@ class HDF5Store:
         name = self._absolute(name)
 
         async def work(found: Found) -> Reading:
+            owned = self._owners and self._owners.active(found)
+            if self._owners and owned:
+                return await self._owners.read(owned, name, access, selection)
             target = _target(found, name, access)
             key = (found.real, found.generation, name, access.hidden)
             kept: Located | None = self._kept.get(key)
@@ -128,15 +139,67 @@ class HDF5Store:
             if kept is None or not _is_current(kept, found):
                 kept = await self._flights.join(key, lambda: self._locate(key, target))
             try:
-                return await self._reader.open(kept, _chosen(selection, kept, name), self._fetch(target))
+                return await self._reader.open(kept, chosen(selection, kept, name), self._fetch(target))
             except Replaced:
                 self._kept.discard(key)
                 raise
 
         return await self._settled(path, access, work)
 
+    async def commit_number(self, path: str, access: Access) -> int:
+        """See `ndstream.core.ports.WritableStore`."""
+        found = self._catalog.locate_file(path, access)
+        owned = self._owners and self._owners.get(found.real)
+        return owned.ledger.number if owned else 0
+
+    async def apply(
+        self,
+        path: str,
+        access: Access,
+        operations: Sequence[Operation],
+        *,
+        condition: int | None = None,
+        key: str | None = None,
+        create: bool = False,
+    ) -> Committed:
+        """See `ndstream.core.ports.WritableStore`."""
+        try:
+            real = self._catalog.locate_file(path, access).real
+        except NotFound:
+            if not create or not access.writes(path):
+                raise
+            real = self._catalog.locate_new_file(path, access)
+        if self._owners is None:
+            raise Forbidden("this server does not write")
+        if not access.writes(path):
+            raise Forbidden(f"{path}: not to be written by this user")
+        return await self._owners.apply(real, operations, condition, key, create=create)
+
+    async def follow(self, path: str, access: Access, *, since: int | None = None) -> AsyncIterator[Event]:
+        """See `ndstream.core.ports.WritableStore`."""
+        found = self._catalog.locate_file(path, access)
+        if self._owners is None:
+            raise Forbidden("this server does not write, and does not follow files")
+        async for event in self._owners.follow(found.real, since):
+            yield event
+
+    async def hold(self, path: str, access: Access) -> None:
+        """Take hold of a file that will be written, so that nobody else writes it.
+
+        Raises
+        ------
+        Forbidden, NotFound
+        FileInUse
+            Another program writes it.
+        """
+        if self._owners is None:
+            raise Forbidden("this server does not write")
+        await self._owners.at(self._catalog.locate_file(path, access).real).hold()
+
     async def aclose(self) -> None:
         """See `Store`."""
+        if self._owners is not None:
+            await self._owners.aclose()
         await self._flights.aclose()
         await self._pool.aclose()
         await self._reader.aclose()
@@ -174,7 +237,7 @@ class HDF5Store:
     async def _locate(self, key: Hashable, target: Target) -> Located:
         located = await self._pool.call(Locate(target=target))
         assert isinstance(located, Located)
-        self._kept.put(key, located, _weight(located))
+        self._kept.put(key, located, weight(located))
         return located
 
     def _fetch(self, target: Target) -> FetchBox:
@@ -192,21 +255,6 @@ def _target(found: Found, name: str, access: Access) -> Target:
     return Target(file=found.real, generation=found.generation, name=name, hidden=access.hidden)
 
 
-def _chosen(
-    selection: Selection | Callable[[tuple[int, ...]], Selection] | None, located: Located, name: str
-) -> Selection:
-    shape = located.dataset.shape
-    if shape is None:
-        raise InvalidSelection(f"{name} has a null dataspace: there are no elements to select")
-    if selection is None:
-        return everything(shape)
-    if callable(selection):
-        selection = selection(shape)
-    if selection.source != shape:
-        raise InvalidSelection(f"{name} has the shape {shape}, not {selection.source}")
-    return selection
-
-
 def _is_current(located: Located, found: Found) -> bool:
     """Whether the file that an external link led to is still the one that it was; the link's own is `found`."""
     if located.file == found.real:
@@ -222,17 +270,6 @@ def _data(node: Node) -> int:
     if isinstance(node, Group):
         return sum(map(_data, node.members.values()))
     return len(node.data) if isinstance(node, Dataset) and isinstance(node.data, bytes) else 0
-
-
-def _weight(located: Located) -> int:
-    """Bytes that a layout takes in memory."""
-    layout = located.layout
-    size = _ENTRY + _BULK * len(msgspec.msgpack.encode(located.dataset))
-    if isinstance(layout, Chunked):
-        size += len(layout.numbers) + len(layout.offsets) + len(layout.sizes) + len(layout.masks)
-    elif isinstance(layout, Inline):
-        size += len(layout.data)
-    return size
 
 
 STORE: StoreFactory = HDF5Store

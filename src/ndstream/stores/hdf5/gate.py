@@ -1,0 +1,162 @@
+"""Readers of a file and its commits, kept apart: nobody reads while a commit is put in place."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from typing import Any
+from weakref import WeakSet
+
+from ndstream.errors import Replaced
+
+
+class Gate:
+    """Open for any number of readers, or closed for all; belongs to one event loop.
+
+    Readers go in for one piece at a time. When it is closed, those inside come out and nobody else gets in.
+    """
+
+    __slots__ = ("_empty", "_inside", "_open")
+
+    def __init__(self) -> None:
+        self._inside = 0
+        self._open = asyncio.Event()
+        self._open.set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    @property
+    def closed(self) -> bool:
+        """Whether readers have to wait."""
+        return not self._open.is_set()
+
+    async def opened(self) -> None:
+        """Wait until it is open."""
+        await self._open.wait()
+
+    def enter(self, futures: list[Future[Any]]) -> None:
+        """Be inside until threads are done; it must be open."""
+        self._inside += len(futures)
+        self._empty.clear()
+        loop = asyncio.get_running_loop()
+
+        def done(_: Future[Any]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed before its threads were done
+                loop.call_soon_threadsafe(self._leave)
+
+        for future in futures:
+            future.add_done_callback(done)
+
+    def _leave(self) -> None:
+        self._inside -= 1
+        if not self._inside:
+            self._empty.set()
+
+    def shut(self) -> None:
+        """Let nobody in any more."""
+        self._open.clear()
+
+    async def close(self) -> None:
+        """Let nobody in any more, and wait until all are out."""
+        self.shut()
+        await self._empty.wait()
+
+    def open(self) -> None:
+        """Let readers in."""
+        self._open.set()
+
+
+class Watch:
+    """One reading that goes on for a while, and what commits do to the dataset that it reads.
+
+    Parameters
+    ----------
+    address : int
+        Of the dataset.
+    gate : Gate
+    relocate : callable
+        Looks up where the bytes are after the dataset has become longer.
+    """
+
+    __slots__ = ("__weakref__", "_ended", "_stale", "address", "gate", "lost", "relocate")
+
+    def __init__(self, address: int, gate: Gate, relocate: Callable[[], Awaitable[Any]]) -> None:
+        self.address = address
+        self.gate = gate
+        self.relocate = relocate
+        self.lost = False
+        self._stale = False
+        self._ended = asyncio.Event()
+
+    def check(self) -> None:
+        """Raise `Replaced` when what is still to be read has been changed."""
+        if self.lost:
+            raise Replaced("a commit has changed the dataset while it was read")
+
+    def grow(self) -> None:
+        """Note that the dataset has become longer, and its chunks may be elsewhere."""
+        self._stale = True
+
+    async def ready(self, refresh: Callable[[Any], None]) -> None:
+        """Wait until a piece may be read, from where it is now; `refresh` takes where that is."""
+        while True:
+            self.check()
+            if self.gate.closed:
+                await self.gate.opened()
+            elif self._stale:
+                self._stale = False
+                refresh(await self.relocate())
+            else:
+                return
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a piece may be read without waiting."""
+        return not (self.lost or self._stale or self.gate.closed)
+
+    def end(self) -> None:
+        """Note that nothing more is read."""
+        self._ended.set()
+
+    async def ended(self) -> None:
+        """Wait until nothing more is read."""
+        await self._ended.wait()
+
+
+class Watches:
+    """The readings of one file that go on; one that is dropped is forgotten."""
+
+    __slots__ = ("_watches",)
+
+    def __init__(self) -> None:
+        self._watches: WeakSet[Watch] = WeakSet()
+
+    def add(self, watch: Watch) -> Watch:
+        """Remember a reading."""
+        self._watches.add(watch)
+        return watch
+
+    async def settle(self, rewritten: frozenset[int] | None, patience: float) -> None:
+        """Wait for readings of datasets that are about to change (None: all), but no longer than `patience` seconds."""
+        affected = self._affected(rewritten)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                for watch in affected:
+                    if not watch.lost:
+                        await watch.ended()
+
+    def changed(self, rewritten: frozenset[int] | None, grown: frozenset[int]) -> None:
+        """Tell readings what a commit did to their datasets."""
+        for watch in self._affected(rewritten):
+            watch.lost = True
+        for watch in self._affected(grown):
+            watch.grow()
+
+    def _affected(self, addresses: frozenset[int] | None) -> list[Watch]:
+        return [
+            watch
+            for watch in self._watches
+            if not watch._ended.is_set() and (addresses is None or watch.address in addresses)
+        ]

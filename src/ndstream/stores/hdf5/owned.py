@@ -1,0 +1,480 @@
+"""A file that is written, as the server sees it: the queue of its batches, its owner process, and its readers.
+
+Batches that wait while a commit is under way become the next commit together. A commit is carried out by the owner
+process and durable before readers see anything of it; then they are kept out for the moment in which it is put in
+place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import msgspec
+
+from ndstream.core.limits import KiB, Limits, MiB
+from ndstream.core.operations import Committed, Operation, Payload
+from ndstream.errors import Busy, Conflict, NDStreamError, NotFound, Replaced, TimedOut, WorkerDied, by_code
+from ndstream.stores.hdf5.descriptors import Descriptor, LiveFile
+from ndstream.stores.hdf5.gate import Gate, Watch, Watches
+from ndstream.stores.hdf5.generation import generation_of
+from ndstream.stores.hdf5.jobs import Answer, Call
+from ndstream.stores.hdf5.ledger import Ledger
+from ndstream.stores.hdf5.messages import (
+    Applied,
+    Apply,
+    Batch,
+    Checkpoint,
+    Done,
+    Hello,
+    Publish,
+    Spooled,
+    Take,
+    Taken,
+    Target,
+    WritingLimits,
+)
+from ndstream.stores.hdf5.tenure import Tenure
+
+_log = logging.getLogger(__name__)
+
+#: Batches and bytes of them in one commit; a larger batch is a commit of its own.
+_BATCHES = 4096
+_BYTES = 64 * MiB
+#: Data of an operation that is not sent with the message, but in the file beside it.
+_INLINE = 64 * KiB
+#: Datasets of which it is remembered when they changed.
+_TOUCHED = 1 << 16
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    batch: Batch
+    nbytes: int
+    create: bool
+    answer: asyncio.Future[Committed]
+
+
+class Owned:
+    """One file that is, or was, written to through this store.
+
+    Parameters
+    ----------
+    path : str
+        Real path.
+    hello : Hello
+    limits : Limits
+    durability : {"fsync", "flush"}
+
+    Attributes
+    ----------
+    gate : Gate
+    ledger : Ledger
+    """
+
+    def __init__(self, path: str, hello: Hello, limits: Limits, durability: Literal["fsync", "flush"]) -> None:
+        self.path = path
+        self.gate = Gate()
+        self.ledger = Ledger(limits.events, limits.batch_keys)
+        self._hello = hello
+        self._limits = limits
+        self._durability = durability
+        self._watches = Watches()
+        self._queue: deque[_Entry] = deque()
+        self._queued = 0
+        self._room = asyncio.Event()
+        self._under_way: dict[str, asyncio.Future[Committed]] = {}
+        self._committing: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+        self._tenure: Tenure | None = None
+        self._base = ""
+        self._identity: tuple[int, int] | None = None
+        self._left = ""
+        self._touched: dict[int, int] = {}
+        self._all_touched = 0
+        self._links = 0
+        self._idle: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._descriptor: Descriptor | None = None
+        self._closed = False
+
+    # -- for readers --
+
+    @property
+    def active(self) -> bool:
+        """Whether there is an owner process, so that the file must be read with regard to it."""
+        return self._tenure is not None or self.gate.closed
+
+    @property
+    def generation(self) -> str:
+        """Name of the content of now."""
+        return f"{self._base}.{self.ledger.number:x}"
+
+    @property
+    def names(self) -> str:
+        """Changes when a name in the file may lead elsewhere."""
+        return f"{self._base}.{self._links:x}"
+
+    def is_file(self, status: os.stat_result) -> bool:
+        """Whether this is the very file that the owner writes."""
+        return self._identity is None or self._identity == (status.st_dev, status.st_ino)
+
+    def has_written(self, generation: str) -> bool:
+        """Whether a state of the file is what the last owner left behind."""
+        return generation == self._left
+
+    def file(self) -> LiveFile:
+        """Open the file for reading past the HDF5 library."""
+        if self._descriptor is None:
+            self._descriptor = Descriptor(self.path)
+        return LiveFile(self._descriptor, self.generation)
+
+    def is_current(self, address: int, number: int) -> bool:
+        """Whether nothing has changed in a dataset since commit `number`."""
+        return number >= self._all_touched and number >= self._touched.get(address, 0)
+
+    def watch(self, address: int, relocate: Callable[[], Awaitable[Any]]) -> Watch:
+        """Watch what commits do to a dataset while it is read."""
+        return self._watches.add(Watch(address, self.gate, relocate))
+
+    async def ask(self, request: Call) -> tuple[Answer, int]:
+        """Have the owner answer a question about the file, as of a commit, whose number comes with it.
+
+        Raises
+        ------
+        NDStreamError
+        Replaced
+            There is no owner (any more): ask again.
+        """
+        async with self._turn:
+            if self._tenure is None:
+                raise Replaced("the process that writes the file has ended")
+            try:
+                return await self._call(request, self._limits.worker_timeout), self.ledger.number
+            except WorkerDied as error:
+                raise Replaced("the process that writes the file has ended") from error
+
+    # -- for writers --
+
+    async def apply(self, batch: Batch, *, create: bool) -> Committed:
+        """Carry out a batch; see `ndstream.core.ports.WritableStore.apply`."""
+        known = self.ledger.repeated(batch.key)
+        if known is not None:
+            return known
+        if batch.key is not None and batch.key in self._under_way:
+            first = await asyncio.shield(self._under_way[batch.key])
+            return msgspec.structs.replace(first, repeated=True)
+        nbytes = sum(map(_nbytes, batch.operations))
+        entry = _Entry(batch, nbytes, create, asyncio.get_running_loop().create_future())
+        entry.answer.add_done_callback(_look)
+        if batch.key is not None:
+            self._under_way[batch.key] = entry.answer
+            entry.answer.add_done_callback(partial(self._forget, batch.key))
+        try:
+            await self._put(entry)
+            return await asyncio.shield(entry.answer)
+        except asyncio.CancelledError:
+            if entry in self._queue:
+                self._queue.remove(entry)
+                self._drop(entry)
+                entry.answer.cancel()
+            raise
+
+    def _forget(self, key: str, _: asyncio.Future[Committed]) -> None:
+        self._under_way.pop(key, None)
+
+    async def _put(self, entry: _Entry) -> None:
+        while self._queued and self._queued + entry.nbytes > self._limits.write_queue:
+            self._room.clear()
+            await self._room.wait()
+        if self._closed:
+            raise Busy("the server is shutting down")
+        self._queue.append(entry)
+        self._queued += entry.nbytes
+        if self._committing is None or self._committing.done():
+            self._committing = asyncio.create_task(self._commit_all())
+
+    def _drop(self, entry: _Entry) -> None:
+        self._queued -= entry.nbytes
+        self._room.set()
+
+    async def _commit_all(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+        while self._queue:
+            group = self._next_group()
+            try:
+                async with self._turn:
+                    left = await self._commit(group)
+            except NDStreamError as error:
+                self._fail(group, error)
+            except Exception as error:  # noqa: BLE001  (whatever it is, those who wait are told)
+                _log.exception("writing %s", self.path)
+                self._fail(group, WorkerDied(f"writing failed ({type(error).__name__}); it is not known how far"))
+            else:
+                self._queue.extendleft(reversed(left))
+        loop = asyncio.get_running_loop()
+        self._idle = loop.call_later(self._limits.writer_idle, self._release_later)
+
+    def _next_group(self) -> list[_Entry]:
+        group: list[_Entry] = []
+        nbytes = 0
+        while self._queue and len(group) < _BATCHES:
+            nbytes += self._queue[0].nbytes
+            if group and nbytes > _BYTES:
+                break
+            group.append(self._queue.popleft())
+        return group
+
+    def _fail(self, group: list[_Entry], error: NDStreamError) -> None:
+        for entry in group:
+            if not entry.answer.done():
+                self._drop(entry)
+                entry.answer.set_exception(type(error)(*error.args))
+
+    async def _commit(self, group: list[_Entry]) -> list[_Entry]:
+        """Carry out a group; returns those that are to be sent again."""
+        await self._hold(create=any(entry.create for entry in group))
+        target = self._target()
+        tenure = self._tenure
+        assert tenure is not None
+        batches = await asyncio.to_thread(_spooled, tuple(entry.batch for entry in group), tenure.spool)
+        applied = await self._call(Apply(target=target, batches=batches), self._limits.write_timeout)
+        assert isinstance(applied, Applied)
+        if any(isinstance(result, Done) for result in applied.results):
+            await self._publish(target, applied)
+        for entry, result in zip(group, applied.results, strict=False):
+            self._drop(entry)
+            if isinstance(result, Done):
+                committed = Committed(number=result.number, outcomes=result.outcomes)
+                if entry.batch.key is not None:
+                    self.ledger.remember({entry.batch.key: committed})
+                if not entry.answer.done():
+                    entry.answer.set_result(committed)
+            elif not entry.answer.done():
+                entry.answer.set_exception(by_code(result.code)(result.message))
+        return group[len(applied.results) :]
+
+    async def _publish(self, target: Target, applied: Applied) -> None:
+        rewritten = None if applied.everything else frozenset(applied.rewritten)
+        await self._watches.settle(rewritten, self._limits.reader_patience)
+        await self.gate.close()
+        self._watches.changed(rewritten, frozenset(applied.grown))
+        try:
+            await self._call(Publish(target=target), self._limits.write_timeout)
+        except NDStreamError:
+            await self._give_up()  # it is decided: whoever takes the file next puts it in place
+            raise
+        for result in applied.results:
+            if isinstance(result, Done):
+                self.ledger.commit(result.number, result.changes)
+        number = self.ledger.number
+        self._touched.update(dict.fromkeys((*applied.rewritten, *applied.grown), number))
+        if applied.everything or len(self._touched) > _TOUCHED:
+            self._touched.clear()
+            self._all_touched = number
+        if applied.links:
+            self._links = number
+        self.gate.open()
+
+    # -- the owner process --
+
+    def _target(self) -> Target:
+        return Target(file=self.path, generation=self.generation, name="/")
+
+    async def _call(self, request: Call, patience: float) -> Answer:
+        assert self._tenure is not None
+        try:
+            return await self._tenure.call(request, patience)
+        except (WorkerDied, TimedOut):
+            await self._give_up()
+            raise
+
+    async def _give_up(self) -> None:
+        """End a tenure that went wrong: what it left behind is put in order before anybody reads."""
+        tenure, self._tenure = self._tenure, None
+        if tenure is not None:
+            self.gate.shut()
+            await tenure.aclose()
+            self._begin(self._revive())
+
+    async def hold(self) -> None:
+        """Take hold of the file now, so that nobody else writes it.
+
+        Raises
+        ------
+        FileInUse, Conflict, Corrupt, StorageFailed
+        """
+        async with self._turn:
+            await self._hold(create=False)
+
+    async def _hold(self, *, create: bool) -> None:
+        if self._tenure is not None:
+            self._check_identity()
+            return
+        if self._closed:
+            raise Busy("the server is shutting down")
+        tenure = Tenure(self._hello, self._end_of)
+        try:
+            await tenure.started()
+            there = _exists(self.path)
+            if not there and not create:
+                raise NotFound("there is no such file")
+            limits = self._limits
+            writing = WritingLimits(
+                chunk=limits.chunk, link_depth=limits.link_depth, selections=limits.selections, journal=limits.journal
+            )
+            take = Take(
+                target=Target(file=self.path, generation="", name="/"),
+                create=not there,
+                number=self.ledger.number,
+                durability=self._durability,
+                limits=writing,
+            )
+            taken = await tenure.call(take, limits.write_timeout)
+            assert isinstance(taken, Taken)
+        except BaseException:
+            await tenure.aclose()
+            self.gate.open()
+            raise
+        status = os.stat(self.path)  # noqa: PTH116  (a real path, of this moment)
+        self._identity = (status.st_dev, status.st_ino)
+        self._descriptor = None
+        self._base = f"{generation_of(status)}-{os.urandom(4).hex()}"
+        self.ledger.skip_to(taken.number)
+        self.ledger.remember(taken.keys)
+        self._touched.clear()
+        self._all_touched = self._links = self.ledger.number
+        self._watches.changed(None, frozenset())
+        self._tenure = tenure
+        self.gate.open()
+
+    def _check_identity(self) -> None:
+        try:
+            status = os.stat(self.path)  # noqa: PTH116  (as above)
+            there = self._identity == (status.st_dev, status.st_ino)
+        except OSError:
+            there = False
+        if not there:
+            tenure, self._tenure = self._tenure, None
+            self._identity = None
+            self._watches.changed(None, frozenset())
+            if tenure is not None:
+                self._begin(tenure.aclose())
+            raise Conflict("the file was removed, or another one was put in its place")
+
+    def _end_of(self, tenure: Tenure) -> None:
+        """Take notice that the owner process died while nothing was asked of it."""
+        if tenure is self._tenure:
+            self._begin(self._give_up())
+
+    async def _revive(self) -> None:
+        try:
+            async with self._turn:
+                await self.gate.close()
+                with contextlib.suppress(NDStreamError):
+                    await self._hold(create=False)
+        finally:
+            self.gate.open()
+
+    def _release_later(self) -> None:
+        self._begin(self._release())
+
+    async def _release(self) -> None:
+        """Let the file go, when nobody writes."""
+        async with self._turn:
+            if self._tenure is not None and not self._queue:
+                self.gate.shut()
+                tenure, self._tenure = self._tenure, None
+                await tenure.aclose()
+                with contextlib.suppress(OSError):
+                    self._left = generation_of(os.stat(self.path))  # noqa: PTH116  (as above)
+                self.gate.open()
+
+    def _begin(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def checkpoint(self) -> None:
+        """Empty the journal."""
+        async with self._turn:
+            if self._tenure is not None:
+                await self._call(Checkpoint(target=self._target()), self._limits.write_timeout)
+
+    async def aclose(self) -> None:
+        """Finish what is queued, and let the file go."""
+        self._closed = True
+        if self._committing is not None:
+            await asyncio.gather(self._committing, return_exceptions=True)
+        if self._idle is not None:
+            self._idle.cancel()
+        async with self._turn:
+            tenure, self._tenure = self._tenure, None
+            if tenure is not None:
+                await tenure.aclose()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the owner."""
+        return None if self._tenure is None else self._tenure.pid
+
+
+def _exists(path: str) -> bool:
+    return os.path.lexists(path)
+
+
+def _look(answer: asyncio.Future[Committed]) -> None:
+    """Look at the outcome: nobody else may, when who waited was cancelled."""
+    if not answer.cancelled():
+        answer.exception()
+
+
+def _nbytes(operation: Operation) -> int:
+    payload = getattr(operation, "data", None)
+    if not isinstance(payload, Payload):
+        return 256
+    try:
+        return 256 + memoryview(payload.data).nbytes
+    except TypeError:
+        return 256 + sum(len(item) + 16 if isinstance(item, bytes) else 64 for item in payload.data or ())
+
+
+def _spooled(batches: tuple[Batch, ...], spool: int) -> tuple[Batch, ...]:
+    """Move large data out of batches into the file that the owner shares; in a thread."""
+    end = 0
+    made = []
+    for batch in batches:
+        operations = list(batch.operations)
+        for index, operation in enumerate(operations):
+            payload = getattr(operation, "data", None)
+            if not isinstance(payload, Payload) or isinstance(payload.data, list) or payload.data is None:
+                continue
+            view = memoryview(payload.data).cast("B")
+            if view.nbytes <= _INLINE:
+                plain = (
+                    payload if isinstance(payload.data, bytes) else msgspec.structs.replace(payload, data=bytes(view))
+                )
+            else:
+                where = Spooled(offset=end, nbytes=view.nbytes)
+                plain = msgspec.structs.replace(payload, data=msgspec.to_builtins(where))
+                end += _write(spool, end, view)
+            operations[index] = msgspec.structs.replace(operation, data=plain)
+        made.append(msgspec.structs.replace(batch, operations=tuple(operations)))
+    return tuple(made)
+
+
+def _write(spool: int, offset: int, view: memoryview) -> int:
+    """Write a buffer; returns the room that it takes, in whole pages."""
+    done = 0
+    while done < view.nbytes:
+        done += os.pwrite(spool, view[done : done + 4 * MiB], offset + done)
+    return -(-view.nbytes // 65536) * 65536

@@ -1,0 +1,249 @@
+"""The files that are written through one store, and how they are read meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from ndstream.core.limits import KiB, Limits
+from ndstream.core.model import Node
+from ndstream.core.operations import Committed, Event, Operation
+from ndstream.core.ports import Access, Detail, Reading
+from ndstream.core.selection import Selection, everything
+from ndstream.errors import InvalidSelection, NotFound, TooLarge
+from ndstream.stores.hdf5.cache import ByteCache
+from ndstream.stores.hdf5.catalog import Found
+from ndstream.stores.hdf5.descriptors import LiveFile
+from ndstream.stores.hdf5.gate import Watch
+from ndstream.stores.hdf5.generation import generation_of
+from ndstream.stores.hdf5.layout import Chunked, Inline
+from ndstream.stores.hdf5.library import Fetch as FetchBox
+from ndstream.stores.hdf5.messages import (
+    Batch,
+    Describe,
+    Described,
+    Fetch,
+    Fetched,
+    Hello,
+    Locate,
+    Located,
+    Target,
+)
+from ndstream.stores.hdf5.owned import Owned
+from ndstream.stores.hdf5.reader import Reader
+
+T = TypeVar("T")
+
+Choice = Selection | Callable[[tuple[int, ...]], Selection] | None
+
+_ENTRY = 1 * KiB
+_BULK = 8
+#: Seconds between two looks at a file that somebody follows and others may write.
+_LOOK = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """Where a dataset is since commit `number`."""
+
+    located: Located
+    number: int
+    file: LiveFile | None
+
+
+class Owners:
+    """The files that are written through a store.
+
+    Parameters
+    ----------
+    hello : Hello
+        For their processes.
+    limits : Limits
+    durability : {"fsync", "flush"}
+    reader : Reader
+    kept : ByteCache
+        Where descriptions and layouts are kept.
+    """
+
+    def __init__(
+        self,
+        hello: Hello,
+        limits: Limits,
+        durability: Literal["fsync", "flush"],
+        reader: Reader,
+        kept: ByteCache[Hashable, Any],
+    ) -> None:
+        self._hello = hello
+        self._limits = limits
+        self._durability = durability
+        self._reader = reader
+        self._kept = kept
+        self._files: dict[str, Owned] = {}
+
+    def get(self, real: str) -> Owned | None:
+        """Find the file at a real path, if it was ever written or followed."""
+        return self._files.get(real)
+
+    def active(self, found: Found) -> Owned | None:
+        """Find the file, if it has an owner now."""
+        owned = self._files.get(found.real)
+        return owned if owned is not None and owned.active and owned.is_file(found.status) else None
+
+    def at(self, real: str) -> Owned:
+        """Find the file at a real path, or begin to know it."""
+        owned = self._files.get(real)
+        if owned is None:
+            owned = self._files[real] = Owned(real, self._hello, self._limits, self._durability)
+        return owned
+
+    async def apply(
+        self, real: str, operations: Sequence[Operation], condition: int | None, key: str | None, *, create: bool
+    ) -> Committed:
+        """Carry out a batch; see `ndstream.core.ports.WritableStore.apply`."""
+        if len(operations) > self._limits.operations:
+            raise TooLarge(f"{len(operations)} operations are more than the limit 'operations'")
+        batch = Batch(operations=tuple(operations), condition=condition, key=key)
+        return await self.at(real).apply(batch, create=create)
+
+    async def follow(self, real: str, since: int | None) -> AsyncIterator[Event]:
+        """Events of a file; see `ndstream.core.ports.WritableStore.follow`."""
+        owned = self.at(real)
+        reached = owned.ledger.number if since is None else since
+        known = _state(real)
+        while True:
+            for event in owned.ledger.since(reached):
+                reached = event.number
+                yield event
+            now = _state(real)
+            if now != known:
+                known = now
+                if not owned.active and not owned.has_written(now):
+                    owned.ledger.commit(owned.ledger.number + 1, (), complete=False)
+                continue
+            try:
+                async with asyncio.timeout(_LOOK):
+                    await owned.ledger.news()
+            except TimeoutError:
+                continue
+
+    async def describe(self, owned: Owned, name: str, access: Access, detail: Detail) -> Node:
+        """Describe an object as of the last commit."""
+        await owned.gate.opened()
+        key = (owned.path, owned.generation, name, access.hidden, detail)
+        kept: Described | None = self._kept.get(key)
+        if kept is not None:
+            return kept.node
+        request = Describe(
+            target=_target(owned, name, access),
+            depth=detail.depth,
+            wide=detail.wide,
+            data=min(detail.data, self._limits.inline_data),
+        )
+        described, number = await owned.ask(request)
+        assert isinstance(described, Described)
+        if described.lasting and number == owned.ledger.number:
+            key = (owned.path, owned.generation, name, access.hidden, detail)
+            self._kept.put(key, described, _ENTRY + _BULK * len(msgspec.msgpack.encode(described.node)))
+        return described.node
+
+    async def read(self, owned: Owned, name: str, access: Access, choice: Choice) -> Reading:
+        """Prepare to read a dataset as of the last commit."""
+        kept = await self._current(owned, name, access)
+        # From here to the first piece nothing is awaited: no commit comes between.
+        located = kept.located
+        selection = chosen(choice, located, name)
+        watch: Watch | None = None
+        if kept.file is not None:
+            watch = owned.watch(located.dataset.address, lambda: self._relocate(owned, name, access))
+        fetch = self._fetch(owned, _target(owned, name, access), watch)
+        try:
+            reading = await self._reader.open(located, selection, fetch, file=kept.file, watch=watch)
+        except BaseException:
+            if watch is not None:
+                watch.end()
+            raise
+        if watch is not None and reading.ready is not None:
+            watch.end()
+        return reading
+
+    async def _current(self, owned: Owned, name: str, access: Access) -> _Kept:
+        while True:
+            await owned.gate.opened()
+            key = (owned.path, owned.names, name, access.hidden)
+            kept: _Kept | None = self._kept.get(key)
+            if kept is None or not owned.is_current(kept.located.dataset.address, kept.number):
+                kept = await self._locate(owned, name, access)
+            if not owned.gate.closed and owned.is_current(kept.located.dataset.address, kept.number):
+                return kept
+
+    async def _locate(self, owned: Owned, name: str, access: Access) -> _Kept:
+        located, number = await owned.ask(Locate(target=_target(owned, name, access)))
+        assert isinstance(located, Located)
+        kept = _Kept(located, number, owned.file() if located.file == owned.path else None)
+        self._kept.put((owned.path, owned.names, name, access.hidden), kept, weight(located))
+        return kept
+
+    async def _relocate(self, owned: Owned, name: str, access: Access) -> Located:
+        return (await self._locate(owned, name, access)).located
+
+    def _fetch(self, owned: Owned, target: Target, watch: Watch | None) -> FetchBox:
+        async def fetch(
+            start: tuple[int, ...], count: tuple[int, ...], step: tuple[int, ...], most: int
+        ) -> bytes | list[Any]:
+            fetched, _ = await owned.ask(Fetch(target=target, start=start, count=count, step=step, most=most))
+            assert isinstance(fetched, Fetched)
+            if watch is not None:
+                watch.check()
+            return fetched.data
+
+        return fetch
+
+    async def aclose(self) -> None:
+        """Finish what is queued, and let all files go."""
+        await asyncio.gather(*(owned.aclose() for owned in self._files.values()))
+
+
+def chosen(choice: Choice, located: Located, name: str) -> Selection:
+    """Make a selection of a choice, once the shape is known.
+
+    Raises
+    ------
+    InvalidSelection
+    """
+    shape = located.dataset.shape
+    if shape is None:
+        raise InvalidSelection(f"{name} has a null dataspace: there are no elements to select")
+    if choice is None:
+        return everything(shape)
+    if callable(choice):
+        choice = choice(shape)
+    if choice.source != shape:
+        raise InvalidSelection(f"{name} has the shape {shape}, not {choice.source}")
+    return choice
+
+
+def weight(located: Located) -> int:
+    """Bytes that a layout takes in memory."""
+    layout = located.layout
+    size = _ENTRY + _BULK * len(msgspec.msgpack.encode(located.dataset))
+    if isinstance(layout, Chunked):
+        size += len(layout.numbers) + len(layout.offsets) + len(layout.sizes) + len(layout.masks)
+    elif isinstance(layout, Inline):
+        size += len(layout.data)
+    return size
+
+
+def _target(owned: Owned, name: str, access: Access) -> Target:
+    return Target(file=owned.path, generation=owned.generation, name=name, hidden=access.hidden)
+
+
+def _state(real: str) -> str:
+    try:
+        return generation_of(os.stat(real))  # noqa: PTH116  (one system call, ten times a second)
+    except OSError:
+        raise NotFound("the file is gone") from None
