@@ -16,6 +16,7 @@ import ndstream
 from ndstream.errors import ConnectionLost, DataError, NDStreamError
 from ndstream.testing.damage import damaged
 from ndstream.testing.fixtures import LocalServer, ServerFactory
+from ndstream.testing.sample import write_sample
 from ndstream.transports.http import HTTPTransport
 
 from .conftest import MiB, asked, get, post, rest
@@ -116,11 +117,31 @@ def test_damaged_files_among_good_ones_cost_themselves_only(tmp_path: Path, ndst
     for number in range(40):
         for body in ({"object": "/", "max_depth": 5}, {"object": "chunked", "slice": "0:1000"}):
             request = post(server, f"damaged%20{number}.h5", body)
-            with asked(server, request.replace(b"Host", b"Connection: close\r\nHost")) as connection:
-                assert rest(connection) > 0
+            assert rest_of(server, request) > 0
         good = ndstream.open(server.url, "good.h5", data_size_limit=0)
         assert good["chunked"][17] == 17
     assert get(server, "/healthz")[0] == 200
+
+
+def test_nothing_is_remembered_of_what_a_file_was_before_it_was_written_to_in_place(
+    tmp_path: Path, ndstream_server: ServerFactory
+) -> None:
+    """Also not when it was damaged for a while, so that the library could not close all that it had opened."""
+    content = write_sample(tmp_path / "sample.h5").read_bytes()
+    server = ndstream_server(tmp_path, limits={"workers": 1})
+    for copy in damaged(content, 20, seed=11):
+        (tmp_path / "sample.h5").write_bytes(copy)
+        for name in ("/", "/types", "/attributes"):
+            rest_of(server, post(server, "sample.h5", {"object": name, "max_depth": 5}))
+    (tmp_path / "sample.h5").write_bytes(content[:1000])
+    assert get(server, "/hdfstream/msgpack/sample.h5?object=/")[0] == 404
+    (tmp_path / "sample.h5").write_bytes(content)
+    assert get(server, "/hdfstream/msgpack/sample.h5?object=/&max_depth=9")[0] == 200
+
+
+def rest_of(server: LocalServer, request: bytes) -> int:
+    with asked(server, request.replace(b"Host", b"Connection: close\r\nHost")) as connection:
+        return rest(connection)
 
 
 def test_what_is_no_hdf5_is_an_error_map_that_names_no_path_of_the_machine(

@@ -8,7 +8,7 @@ import zlib
 from collections import OrderedDict
 from pathlib import Path
 
-from h5py import h5d, h5f, h5p
+from h5py import h5d, h5f, h5i, h5p
 
 from ndstream.errors import Corrupt, DataError, NotFound, Replaced
 from ndstream.stores.hdf5.faults import reason_of
@@ -79,9 +79,16 @@ class OpenFile:
         return found
 
     def close(self) -> None:
-        """Let go of the file; objects in it that are still in use keep it open."""
+        """Let go of the file and of every object in it, whoever still refers to one (the trace of an error may).
+
+        With an object open the library would not let go: of a file that was written to in place it would go on giving
+        what it remembers.
+        """
         self._datasets.clear()
         if self.id.valid:
+            for each in h5f.get_obj_ids(self.id, h5f.OBJ_LOCAL | (h5f.OBJ_ALL & ~h5f.OBJ_FILE)):
+                while each.valid:
+                    h5i.dec_ref(each)
             self.id.close()
 
 
