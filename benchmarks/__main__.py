@@ -20,6 +20,9 @@ ROWS = {
     "metadata": "metadata.metadata",
     "slices": "slices.multi_slice",
     "inside": "inside.inside",
+    "peers": "peers.peers",
+    "bounded": "proofs.bounded",
+    "corruption": "proofs.corruption",
 }
 
 

@@ -17,7 +17,7 @@ from benchmarks.crew import Crew
 from benchmarks.load import Load
 from benchmarks.rounds import medians
 from benchmarks.served import Site
-from benchmarks.table import Budget, Row, at_least, at_most
+from benchmarks.table import Budget, Row, ratio_at_least, ratio_at_most
 
 ROUNDS = 5
 REQUESTS = 4000
@@ -25,11 +25,14 @@ CLIENTS = 16
 ROWS = 256  # different places that are asked for
 ITEMS = SMALL // 4
 
-# Dataset to what is asked of one client (ms), and of 16 together (answers a second).
+# The budgets were set as 0.25 ms (0.5 through a worker) and 8,000 a second on a day on which the limit was 0.08 ms and
+# 25,000 a second. Machines differ from day to day, ratios do not.
+LATENCY, RATE, WORKER = ratio_at_most(0.25 / 0.08), ratio_at_least(8_000 / 25_000), ratio_at_most(0.5 / 0.08)
+# Dataset to what is asked of one client, and of 16 together.
 CASES = {
-    "contiguous": ("4 KB contiguous", at_most(0.25), at_least(8000)),
-    "gzip": ("4 KB of a decoded chunk in the cache", at_most(0.25), at_least(8000)),
-    "scaleoffset": ("4 KB through a worker", at_most(0.5), None),
+    "contiguous": ("4 KB contiguous", LATENCY, RATE),
+    "gzip": ("4 KB of a decoded chunk in the cache", LATENCY, RATE),
+    "scaleoffset": ("4 KB through a worker", WORKER, None),
 }
 
 

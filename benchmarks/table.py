@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-WIDTHS = (52, 14, 14, 8, 14)
+WIDTHS = (58, 14, 14, 8, 14)
 HEADINGS = ("row", "ours", "limit", "ratio", "budget")
 
 
