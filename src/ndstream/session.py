@@ -53,6 +53,7 @@ def open(  # noqa: A001 - the name that users of h5py and hdfstream look for
     max_depth: int = MAX_DEPTH,
     data_size_limit: int = DATA_SIZE_LIMIT,
     *,
+    mode: str = "r",
     timeout: float | None = None,
     retries: int | None = None,
     verify: bool | str | None = None,
@@ -71,6 +72,8 @@ def open(  # noqa: A001 - the name that users of h5py and hdfstream look for
         How far down one request describes groups.
     data_size_limit : int, bytes
         Data of datasets up to this size come along with their description.
+    mode : str
+        "r"; "r+" to write to a file; "a" to make it when it is not there. Only servers of ours can be written to.
     timeout : float, optional, seconds
         How long the server may say nothing.
     retries : int, optional
@@ -80,7 +83,7 @@ def open(  # noqa: A001 - the name that users of h5py and hdfstream look for
 
     Returns
     -------
-    RemoteDirectory or RemoteFile
+    RemoteDirectory or RemoteFile, or with another mode than "r" WritableFile
         Connections are shared: the same server and user open nothing twice.
 
     Raises
@@ -102,6 +105,7 @@ def open(  # noqa: A001 - the name that users of h5py and hdfstream look for
         password=password,
         config=_configured(timeout, retries, verify),
         reopen=reopen,
+        mode=mode,
         max_depth=max_depth,
         data_size_limit=data_size_limit,
     )

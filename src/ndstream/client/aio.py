@@ -13,9 +13,11 @@ from functools import cached_property
 from types import TracebackType
 from typing import Any, TypeAlias
 
+import msgspec
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from ndstream.client import changes
 from ndstream.client.address import normalise
 from ndstream.client.aio_connection import AioConnection
 from ndstream.client.attributes import RemoteAttributes
@@ -25,7 +27,7 @@ from ndstream.client.empty import Empty
 from ndstream.client.values import taken
 from ndstream.core import model
 from ndstream.core.limits import MiB
-from ndstream.core.operations import Event
+from ndstream.core.operations import Event, Operation, Outcome
 from ndstream.core.selection import select
 from ndstream.errors import InvalidRequest, InvalidSelection, NotFound, UnsupportedMediaType, by_code
 
@@ -90,6 +92,37 @@ class AsyncDataset(DescribedDataset):
         else:
             await self.connection.read(self.file_path, self.name, selection, result, self._described)
         return result if result.ndim or out is not None or (self.shape == () and key is Ellipsis) else result[()]
+
+    async def write(self, key: Any, value: Any) -> None:
+        """Write a part of the data, durably; the value is broadcast, numbers are converted as h5py does.
+
+        Raises
+        ------
+        Forbidden, Conflict, InvalidSelection, OutOfBounds, UnsupportedDType
+        """
+        await self._change(changes.write(self, key, value))
+
+    async def append(self, value: Any, axis: int = 0, key: str | None = None) -> int | None:
+        """Make the dataset longer, atomically and durably; see `WritableDataset.append`.
+
+        Returns
+        -------
+        int or None
+            Index along `axis` where it landed.
+        """
+        return (await self._change(changes.append(self, value, axis, key))).start
+
+    async def resize(self, size: int | tuple[int, ...], axis: int | None = None) -> None:
+        """Give the dataset another shape, or another length along one axis."""
+        await self._change(changes.resize(self, size, axis))
+
+    async def _change(self, operation: Operation) -> Outcome:
+        (outcome,) = (await self.connection.apply(self.file_path, [operation])).outcomes
+        if outcome.shape is not None and outcome.shape != self.shape:
+            self.shape = outcome.shape
+        self._described = msgspec.structs.replace(self._described, shape=self.shape, data=None)
+        self.__dict__.pop("data", None)
+        return outcome
 
     async def refresh(self) -> None:
         """Look shape and attributes up again."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from ndstream.core.limits import DEFAULT_LIMITS, Limits
 from ndstream.core.model import Dataset, Directory, File, Node
+from ndstream.core.operations import Committed, Event, Operation
 from ndstream.core.selection import Selection
+from ndstream.errors import Forbidden, InvalidRequest
 
 
 class SliceSource(Protocol):
@@ -117,6 +119,32 @@ class Connection(ABC):
     @abstractmethod
     def download(self, path: str, start: int = 0, etag: str = "") -> AbstractContextManager[Download]:
         """Begin to read the bytes of a file, or a tar of a directory; from `start` if it still is what `etag` names."""
+
+    def apply(
+        self, path: str, operations: Sequence[Operation], *, condition: str | None = None, create: bool = False
+    ) -> Committed:
+        """Carry out operations on a file together, once, however often the connection is lost meanwhile.
+
+        Raises
+        ------
+        Forbidden
+            The protocol cannot write, or this user may not.
+        Conflict, Exists, NotFound, StorageFull, InvalidRequest, InvalidSelection, UnsupportedDType
+            Nothing was done.
+        ConnectionLost, TimedOut
+            It is not known whether it was done.
+        """
+        raise Forbidden(f"{self.server} cannot be written to in this protocol")
+
+    def follow(self, path: str, since: int | None = None) -> Iterator[Event]:
+        """Events of the commits of a file after number `since` (None: from now on), as they happen.
+
+        Raises
+        ------
+        InvalidRequest
+            The protocol has no events.
+        """
+        raise InvalidRequest(f"{self.server} does not tell of changes in this protocol")
 
     @abstractmethod
     def close(self) -> None:

@@ -93,6 +93,16 @@ class RemoteFile(Lasting, Mapping[str, Any]):
         """Whether this is an HDF5 file, by its media type."""
         return self.described.is_hdf5
 
+    def check_hdf5(self) -> None:
+        """Make sure that this is an HDF5 file.
+
+        Raises
+        ------
+        UnsupportedMediaType
+        """
+        if not self.is_hdf5():
+            raise UnsupportedMediaType(f"{self._place()} is {self.media_type}, not HDF5: open() reads its bytes")
+
     @cached_property
     def root(self) -> RemoteGroup:
         """The root group.
@@ -102,8 +112,7 @@ class RemoteFile(Lasting, Mapping[str, Any]):
         UnsupportedMediaType
             This is no HDF5 file.
         """
-        if not self.is_hdf5():
-            raise UnsupportedMediaType(f"{self._place()} is {self.media_type}, not HDF5: open() reads its bytes")
+        self.check_hdf5()
         return RemoteGroup(self.connection, self.file_path, "/", self._max_depth, self._data_size_limit, file=self)
 
     @property

@@ -359,17 +359,21 @@ class RemoteGroup(Lasting, Mapping[str, Any]):
                 around = self._around(node.address)
                 if around is not None:
                     return around
-                return RemoteGroup(
-                    self.connection, self.file_path, name, self._max_depth, self._data_size_limit, node, self
-                )
+                return self._new_group(name, node)
             case model.Dataset():
-                return RemoteDataset(self.connection, self.file_path, name, node, self)
+                return self._new_dataset(name, node)
             case model.NamedType():
                 return RemoteDatatype(name, node)
             case model.Unreadable(problem=problem, code=code):
                 raise by_code(code)(f"{self._place(name)}: {problem}")
             case _:
                 raise ProtocolError(f"{self._place(name)}: the server describes a link in place of an object")
+
+    def _new_group(self, name: str, node: model.Group) -> RemoteGroup:
+        return RemoteGroup(self.connection, self.file_path, name, self._max_depth, self._data_size_limit, node, self)
+
+    def _new_dataset(self, name: str, node: model.Dataset) -> RemoteDataset:
+        return RemoteDataset(self.connection, self.file_path, name, node, self)
 
     def _around(self, address: int) -> RemoteGroup | None:
         """The group at this address, if this one is in it: a hard link may lead back."""

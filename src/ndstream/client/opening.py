@@ -14,8 +14,9 @@ from ndstream.client.groups import DATA_SIZE_LIMIT, MAX_DEPTH
 from ndstream.client.hdfstream import HDFStreamConnection
 from ndstream.client.native import NativeConnection
 from ndstream.client.settings import Alias, Config
+from ndstream.client.writable import WritableFile, check_mode
 from ndstream.core.model import Directory
-from ndstream.errors import NotAuthenticated, ProtocolError, RequestError
+from ndstream.errors import InvalidRequest, NotAuthenticated, NotFound, ProtocolError, RequestError
 
 
 def open_remote(
@@ -26,6 +27,7 @@ def open_remote(
     password: str | None,
     config: Config,
     reopen: Reopen,
+    mode: str = "r",
     max_depth: int = MAX_DEPTH,
     data_size_limit: int = DATA_SIZE_LIMIT,
 ) -> RemoteDirectory | RemoteFile:
@@ -41,10 +43,27 @@ def open_remote(
     alias = config.resolve_alias(url, user)
     address = parse_address(alias.url, name)
     connection = best_connection(address, alias, password, config, reopen)
+    if mode != "r":
+        return _writable(connection, address.path, mode, max_depth)
     found = connection.lookup(address.path)
     if isinstance(found, Directory):
         return RemoteDirectory(connection, address.path, max_depth, data_size_limit, found)
     return RemoteFile(connection, address.path, max_depth, data_size_limit, found)
+
+
+def _writable(connection: Connection, path: str, mode: str, max_depth: int) -> WritableFile:
+    """Open a file for writing; with mode "a" it is made when it is not there."""
+    check_mode(mode)
+    try:
+        found = connection.lookup(path)
+    except NotFound:
+        if mode != "a":
+            raise
+        connection.apply(path, [], create=True)
+        found = connection.lookup(path)
+    if isinstance(found, Directory):
+        raise InvalidRequest(f"{connection.server}: /{path} is a directory: open its files for writing")
+    return WritableFile(connection, path, max_depth, 0, found)
 
 
 def connection_to(base: str, alias: Alias, password: str | None, config: Config, reopen: Reopen) -> Connection:

@@ -1,0 +1,230 @@
+"""From what a caller writes to the operations that are sent; pure, for synchronous and asynchronous programs alike."""
+
+from __future__ import annotations
+
+import posixpath
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from ndstream.client.described import DescribedDataset
+from ndstream.client.empty import Empty
+from ndstream.core.dtypes import DType, String, from_numpy, is_fixed, to_numpy
+from ndstream.core.elements import flatten
+from ndstream.core.model import Filter
+from ndstream.core.operations import Append, CreateDataset, Payload, Resize, SetAttributes, Write
+from ndstream.core.selection import select
+from ndstream.core.selection.plain import to_plain
+from ndstream.errors import InvalidRequest, InvalidSelection, UnsupportedDType
+
+_GZIP, _SHUFFLE, _FLETCHER32, _LZF = 1, 2, 3, 32000
+_NAMED = {
+    "gzip": (_GZIP, "deflate"),
+    "lzf": (_LZF, "lzf"),
+    "lz4": (32004, "lz4"),
+    "zstd": (32015, "zstd"),
+}
+_GZIP_LEVEL = 4
+
+
+def element_type(dtype: DTypeLike | None, data: Any) -> np.dtype[Any]:
+    """Element type of new data: what is asked for, else that of the data; text is of variable length, as in h5py.
+
+    Raises
+    ------
+    UnsupportedDType
+        Neither says.
+    """
+    if dtype is not None:
+        wanted = np.dtype(dtype)
+        return to_numpy(String()) if wanted.kind == "U" else wanted
+    if data is None:
+        return np.dtype("<f4")
+    found = data.dtype if isinstance(data, Empty) else np.asarray(data).dtype
+    if found.kind == "U" or (found.kind == "O" and found.metadata is None and _is_text(data)):
+        return to_numpy(String())
+    if found.kind == "O" and found.metadata is None:
+        raise UnsupportedDType("objects have no type of their own: give dtype=")
+    return found
+
+
+def _is_text(data: Any) -> bool:
+    return all(isinstance(item, str | bytes) for item in np.asarray(data, object).flat)
+
+
+def payload_of(value: Any, dtype: np.dtype[Any]) -> Payload:
+    """Make the payload of a value as elements of `dtype`; numbers are converted as h5py does.
+
+    Returns
+    -------
+    Payload
+        Its bytes are a view of the value when that is C-contiguous and of the type.
+
+    Raises
+    ------
+    UnsupportedDType
+        The value cannot be converted.
+    """
+    described = from_numpy(dtype)
+    if isinstance(value, Empty):
+        return Payload(dtype=described, shape=None, data=b"")
+    try:
+        array = _texts(value) if isinstance(described, String) else np.asarray(value, dtype.base)
+    except (TypeError, ValueError) as error:
+        raise UnsupportedDType(f"the value is not of type {dtype}: {error}") from error
+    if isinstance(described, String) and described.size is not None:
+        array = array.astype(dtype)
+    extra = dtype.shape
+    if extra and array.shape[array.ndim - len(extra) :] != extra:
+        raise InvalidRequest(f"elements of shape {extra} do not come as an array of shape {array.shape}")
+    return _packed(array, described, array.shape[: array.ndim - len(extra)])
+
+
+def _texts(value: Any) -> NDArray[Any]:
+    """Array of bytes objects; the encoding is UTF-8."""
+    given = np.asarray(value, object) if not isinstance(value, np.ndarray) else value.astype(object)
+    encoded: NDArray[Any] = np.empty(given.shape, object)
+    for index, item in np.ndenumerate(given):
+        if not isinstance(item, str | bytes):
+            raise TypeError(f"text is str or bytes, not {type(item).__name__}")
+        encoded[index] = item.encode("utf-8", "surrogateescape") if isinstance(item, str) else bytes(item)
+    return encoded
+
+
+def _packed(array: NDArray[Any], described: DType, shape: tuple[int, ...]) -> Payload:
+    if not is_fixed(described):
+        return Payload(dtype=described, shape=shape, data=flatten(array, described))
+    whole = np.ascontiguousarray(array)
+    data = whole.reshape(-1).view(np.uint8).data if whole.size else b""
+    return Payload(dtype=described, shape=shape, data=data)
+
+
+def write(dataset: DescribedDataset, key: Any, value: Any) -> Write:
+    """Write a value to a part of a dataset; it is broadcast as numpy does.
+
+    Raises
+    ------
+    InvalidSelection, OutOfBounds, UnsupportedDType
+    """
+    if dataset.shape is None:
+        raise InvalidSelection(f"{dataset.name}: a null dataspace has no elements to write")
+    selection = select(key, dataset.shape)
+    return Write(name=dataset.name, data=payload_of(value, dataset.dtype), selection=to_plain(selection))
+
+
+def append(dataset: DescribedDataset, value: Any, axis: int, key: str | None) -> Append:
+    """Make a dataset longer by a value, which has all of its axes."""
+    payload = payload_of(value, dataset.dtype)
+    if len(payload.shape or ()) == dataset.ndim - 1:
+        shape = payload.shape or ()
+        payload = Payload(dtype=payload.dtype, shape=(*shape[:axis], 1, *shape[axis:]), data=payload.data)
+    return Append(name=dataset.name, data=payload, axis=axis, key=key)
+
+
+def resize(dataset: DescribedDataset, size: int | tuple[int, ...], axis: int | None) -> Resize:
+    """Give a dataset another shape, or another length along an axis."""
+    if axis is None:
+        shape = (size,) if isinstance(size, int) else tuple(size)
+    else:
+        if dataset.shape is None or not 0 <= axis < dataset.ndim or not isinstance(size, int):
+            raise InvalidRequest(f"{dataset.name}: axis {axis} cannot get the length {size}")
+        shape = (*dataset.shape[:axis], size, *dataset.shape[axis + 1 :])
+    return Resize(name=dataset.name, shape=shape)
+
+
+def create_dataset(
+    name: str,
+    shape: int | tuple[int, ...] | None,
+    dtype: DTypeLike | None,
+    data: Any,
+    *,
+    maxshape: tuple[int | None, ...] | None = None,
+    chunks: tuple[int, ...] | bool | None = None,
+    compression: str | int | None = None,
+    compression_opts: Any = None,
+    shuffle: bool = False,
+    fletcher32: bool = False,
+    fillvalue: Any = None,
+    exist_ok: bool = False,
+) -> CreateDataset:
+    """Make a dataset; the words are those of ``h5py.Group.create_dataset``.
+
+    Raises
+    ------
+    InvalidRequest
+        Neither shape nor data are given, or they contradict each other.
+    UnsupportedDType
+    """
+    wanted = element_type(dtype, data)
+    payload = None if data is None or isinstance(data, Empty) else payload_of(data, wanted)
+    given = (shape,) if isinstance(shape, int) else None if shape is None else tuple(shape)
+    if given is None and payload is None and not isinstance(data, Empty):
+        raise InvalidRequest(f"{name}: a dataset needs a shape or data")
+    if given is not None and payload is not None and given != payload.shape:
+        payload = _reshaped(name, payload, given)
+    found = given if payload is None else payload.shape
+    fill = None if fillvalue is None else np.asarray(fillvalue, wanted).tobytes()
+    return CreateDataset(
+        name=name,
+        dtype=from_numpy(wanted),
+        shape=found,
+        maxshape=maxshape,
+        chunks=chunks,
+        filters=filters_of(compression, compression_opts, wanted, shuffle=shuffle, fletcher32=fletcher32),
+        fill=fill,
+        data=payload,
+        exist_ok=exist_ok,
+    )
+
+
+def _reshaped(name: str, payload: Payload, shape: tuple[int, ...]) -> Payload:
+    if int(np.prod(payload.shape or (), dtype=object)) != int(np.prod(shape, dtype=object)):
+        raise InvalidRequest(f"{name}: data of shape {payload.shape} do not make a dataset of shape {shape}")
+    return Payload(dtype=payload.dtype, shape=shape, data=payload.data)
+
+
+def filters_of(
+    compression: str | int | None, options: Any, dtype: np.dtype[Any], *, shuffle: bool, fletcher32: bool
+) -> tuple[Filter, ...]:
+    """Filters in the words of h5py: a name, the level of gzip, or the registered number of any filter.
+
+    Raises
+    ------
+    InvalidRequest
+        No filter has this name.
+    """
+    found: list[Filter] = []
+    if shuffle:
+        found.append(Filter(id=_SHUFFLE, name="shuffle", options=(dtype.itemsize,)))
+    if isinstance(compression, str):
+        if compression not in _NAMED:
+            raise InvalidRequest(f"no compression is called {compression!r}; known: {', '.join(_NAMED)}, or a number")
+        number, label = _NAMED[compression]
+        if compression == "gzip" and options is None:
+            options = _GZIP_LEVEL
+        found.append(Filter(id=number, name=label, options=_numbers(options)))
+    elif compression is not None:
+        # As in h5py: a small number alone is a level of gzip.
+        is_level = options is None and 0 <= compression < 10
+        number, options = (_GZIP, compression) if is_level else (int(compression), options)
+        found.append(Filter(id=number, name="deflate" if is_level else str(number), options=_numbers(options)))
+    if fletcher32:
+        found.append(Filter(id=_FLETCHER32, name="fletcher32"))
+    return tuple(found)
+
+
+def _numbers(options: Any) -> tuple[int, ...]:
+    if options is None:
+        return ()
+    return (options,) if isinstance(options, int) else tuple(options)
+
+
+def set_attribute(owner: str, name: str, value: Any) -> SetAttributes:
+    """Set an attribute, in the type that the value has."""
+    return SetAttributes(name=owner, values={name: payload_of(value, element_type(None, value))})
+
+
+def below(group: str, name: str) -> str:
+    """Absolute path of a name as seen from a group."""
+    return posixpath.normpath(posixpath.join(group, name)).replace("//", "/", 1)

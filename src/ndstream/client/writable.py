@@ -1,0 +1,346 @@
+"""Remote files that are written to, with the habits of h5py: ``ndstream.open(url, name, mode="r+")``.
+
+Every statement is a commit of its own, durable when it returns; ``with file.transaction():`` makes one of many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+from contextlib import AbstractContextManager
+from functools import cached_property
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import DTypeLike
+
+from ndstream.client import changes
+from ndstream.client.attributes import RemoteAttributes
+from ndstream.client.connection import Connection
+from ndstream.client.datasets import RemoteDataset
+from ndstream.client.files import RemoteFile
+from ndstream.client.groups import RemoteGroup
+from ndstream.client.links import ExternalLink, HardLink, SoftLink
+from ndstream.client.writer import Writer
+from ndstream.core import model
+from ndstream.core.operations import (
+    Copy,
+    CreateDataset,
+    CreateGroup,
+    Delete,
+    DeleteAttributes,
+    Insert,
+    Link,
+    Move,
+    Operation,
+    Outcome,
+)
+from ndstream.errors import Forbidden, InvalidRequest, NotFound, UnsupportedDType
+
+
+class WritableAttributes(RemoteAttributes, MutableMapping[str, Any]):
+    """Attributes that can be set and deleted."""
+
+    def __init__(self, owner: WritableGroup | WritableDataset, described: dict[str, model.Attribute]) -> None:
+        super().__init__(described, owner.name)
+        self._object = owner
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        """Set an attribute; one of that name is replaced, whatever its type."""
+        self._object.change(changes.set_attribute(self._owner, name, value))
+
+    def __delitem__(self, name: str) -> None:
+        """Remove an attribute."""
+        self._object.change(DeleteAttributes(name=self._owner, names=(name,)))
+
+
+class WritableDataset(RemoteDataset):
+    """A dataset that can be written to: ``dataset[10:20] = values``.
+
+    `shape` is that of the last time it was looked up, or changed by this very object; see `refresh`.
+    """
+
+    def __init__(
+        self, connection: Connection, file_path: str, name: str, data: model.Dataset, parent: WritableGroup
+    ) -> None:
+        # Small data that came along would not show what is written later.
+        described: model.Dataset = msgspec.structs.replace(data, data=None)
+        super().__init__(connection, file_path, name, described, parent)
+        self._writer = parent.writer
+        self._known = self._writer.commits
+
+    @property
+    def attrs(self) -> WritableAttributes:  # may change: not to be cached
+        """Attributes."""
+        if self._known != self._writer.commits:
+            self.refresh()
+        return WritableAttributes(self, self._described.attributes)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Write a part of the data; the value is broadcast, numbers are converted as h5py does.
+
+        Raises
+        ------
+        InvalidSelection, OutOfBounds, UnsupportedDType
+            Nothing is sent, or nothing was done.
+        """
+        self.change(changes.write(self, key, value))
+
+    def append(self, value: Any, axis: int = 0, key: str | None = None) -> int | None:
+        """Make the dataset longer, atomically.
+
+        Parameters
+        ----------
+        value
+            What is appended, with all axes, or one row without its axis.
+        key : str, optional
+            Field by which rows that are there already are replaced.
+
+        Returns
+        -------
+        int or None
+            Index along `axis` where it landed; None in a transaction.
+        """
+        outcome = self.change(changes.append(self, value, axis, key))
+        return None if outcome is None else outcome.start
+
+    def insert(self, index: int, value: Any, axis: int = 0) -> None:
+        """Insert before `index`; what is behind moves on."""
+        added = changes.append(self, value, axis, None)
+        self.change(Insert(name=self.name, index=index, data=added.data, axis=axis))
+
+    def resize(self, size: int | tuple[int, ...], axis: int | None = None) -> None:
+        """Give the dataset another shape, or another length along one axis."""
+        self.change(changes.resize(self, size, axis))
+
+    def refresh(self) -> None:
+        """Look shape and attributes up again: others may have changed them."""
+        found = self.connection.describe(self.file_path, self.name, max_depth=0, data_size_limit=0)
+        if not isinstance(found, model.Dataset):
+            raise NotFound(f"{self.name} is no dataset any more")
+        self._described = found
+        self.shape = found.shape
+        self.ndim = len(found.shape or ())
+        self.__dict__.pop("dtype", None)
+        self._known = self._writer.commits
+
+    def change(self, operation: Operation) -> Outcome | None:
+        """Carry out an operation, and keep the shape that it left."""
+        outcome = self._writer.do(operation)
+        if outcome is not None and outcome.shape is not None:
+            self.shape = outcome.shape
+            self._described = msgspec.structs.replace(self._described, shape=outcome.shape)
+        return outcome
+
+
+class WritableGroup(RemoteGroup, MutableMapping[str, Any]):
+    """A group whose members can be made, moved and deleted. What is known of it is forgotten with every change."""
+
+    def __init__(self, *arguments: Any, writer: Writer, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.writer = writer
+        self._known = writer.commits
+
+    @property
+    def attrs(self) -> WritableAttributes:  # may change: not to be cached
+        """Attributes."""
+        return WritableAttributes(self, self.load().attributes)
+
+    def load(self) -> model.Group:
+        """Describe the group, by a request if that was not done since the last change."""
+        if self._known != self.writer.commits:
+            self._described = None
+            self._opened.clear()
+            self._complete = True
+            self._known = self.writer.commits
+        return super().load()
+
+    def create_group(self, name: str) -> WritableGroup:
+        """Make a group, and those on the way that are missing.
+
+        Raises
+        ------
+        Exists
+        """
+        made: WritableGroup = self._made(CreateGroup(name=self._below(name)))
+        return made
+
+    def require_group(self, name: str) -> WritableGroup:
+        """Group of this name; it is made when it is not there."""
+        made: WritableGroup = self._made(CreateGroup(name=self._below(name), exist_ok=True))
+        return made
+
+    def create_dataset(
+        self,
+        name: str,
+        shape: int | tuple[int, ...] | None = None,
+        dtype: DTypeLike | None = None,
+        data: Any = None,
+        **options: Any,
+    ) -> WritableDataset:
+        """Make a dataset.
+
+        Parameters
+        ----------
+        name : str
+        shape, dtype, data
+            As in h5py: data say what the others do not.
+        **options
+            `maxshape`, `chunks`, `compression` (gzip, lzf, lz4, zstd, or the number of a filter), `compression_opts`,
+            `shuffle`, `fletcher32`, `fillvalue`.
+
+        Returns
+        -------
+        WritableDataset or None
+            None in a transaction: it is not there yet.
+
+        Raises
+        ------
+        Exists, InvalidRequest, UnsupportedDType, UnsupportedFilter
+        """
+        made: WritableDataset = self._made(changes.create_dataset(self._below(name), shape, dtype, data, **options))
+        return made
+
+    def require_dataset(
+        self, name: str, shape: int | tuple[int, ...], dtype: DTypeLike, exact: bool = False, **options: Any
+    ) -> WritableDataset:
+        """Dataset of this name, which is made when it is not there.
+
+        Raises
+        ------
+        UnsupportedDType
+            There is one of another shape or, with `exact`, type; without, of a type that this one does not go into.
+        """
+        if name not in self:
+            return self.create_dataset(name, shape, dtype, **options)
+        found = self[name]
+        wanted = (shape,) if isinstance(shape, int) else tuple(shape)
+        if not isinstance(found, WritableDataset) or found.shape != wanted:
+            raise UnsupportedDType(f"{self._below(name)} is no dataset of shape {wanted}")
+        fits = np.dtype(dtype) == found.dtype if exact else np.can_cast(np.dtype(dtype), found.dtype)
+        if not fits:
+            raise UnsupportedDType(f"{found.name} has the type {found.dtype}, not {np.dtype(dtype)}")
+        return found
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        """Make a member: a link of a `SoftLink`, a second name of a remote object, a dataset of anything else."""
+        target = self._below(name)
+        match value:
+            case SoftLink():
+                self.change(Link(name=target, target=value.path))
+            case ExternalLink() | HardLink():
+                raise Forbidden("links out of the file are not made here")
+            case RemoteGroup() | RemoteDataset():
+                self.change(Link(name=target, target=value.name, kind="hard"))
+            case _:
+                self.create_dataset(name, data=value)
+
+    def __delitem__(self, name: str) -> None:
+        """Remove a link; the object goes with its last one."""
+        self.change(Delete(name=self._below(name)))
+
+    def move(self, source: str, dest: str) -> None:
+        """Give a member another name."""
+        self.change(Move(name=self._below(source), target=self._below(dest)))
+
+    def copy(self, source: Any, dest: Any, name: str | None = None, *arguments: Any, **options: Any) -> None:
+        """Copy an object: to a path of this file when `dest` is a str, else as `RemoteGroup.copy`."""
+        if not isinstance(dest, str):
+            super().copy(source, dest, name, *arguments, **options)
+            return
+        path = self._below(source) if isinstance(source, str) else source.name
+        self.change(Copy(name=path, target=self._below(dest)))
+
+    def change(self, operation: Operation) -> Outcome | None:
+        """Carry out an operation."""
+        return self.writer.do(operation)
+
+    def _made(self, operation: CreateGroup | CreateDataset) -> Any:
+        return None if self.change(operation) is None else self[operation.name]
+
+    def _below(self, name: str) -> str:
+        return changes.below(self.name, name)
+
+    def _child(self, name: str, links: int) -> Any:
+        self.load()
+        return super()._child(name, links)
+
+    def _new_group(self, name: str, node: model.Group) -> RemoteGroup:
+        return WritableGroup(self.connection, self.file_path, name, self._max_depth, 0, node, self, writer=self.writer)
+
+    def _new_dataset(self, name: str, node: model.Dataset) -> RemoteDataset:
+        return WritableDataset(self.connection, self.file_path, name, node, self)
+
+
+class WritableFile(RemoteFile, MutableMapping[str, Any]):
+    """A file on a server that can be written to."""
+
+    @cached_property
+    def writer(self) -> Writer:
+        """Where operations go."""
+        return Writer(self.connection, self.file_path)
+
+    @property
+    def mode(self) -> str:
+        """Always "r+"."""
+        return "r+"
+
+    @cached_property
+    def root(self) -> WritableGroup:
+        """The root group."""
+        self.check_hdf5()
+        return WritableGroup(self.connection, self.file_path, "/", self._max_depth, 0, file=self, writer=self.writer)
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Carry out what is done in a ``with`` block together when it ends, or not at all when it raises.
+
+        Raises
+        ------
+        InvalidRequest
+            A transaction is under way already.
+        NDStreamError
+            At the end: nothing was done.
+        """
+        return self.writer.transaction()
+
+    def create_group(self, name: str) -> WritableGroup:
+        """Make a group, see `WritableGroup.create_group`."""
+        return self.root.create_group(name)
+
+    def require_group(self, name: str) -> WritableGroup:
+        """Group of this name, see `WritableGroup.require_group`."""
+        return self.root.require_group(name)
+
+    def create_dataset(self, name: str, *arguments: Any, **options: Any) -> WritableDataset:
+        """Make a dataset, see `WritableGroup.create_dataset`."""
+        return self.root.create_dataset(name, *arguments, **options)
+
+    def require_dataset(self, name: str, *arguments: Any, **options: Any) -> WritableDataset:
+        """Dataset of this name, see `WritableGroup.require_dataset`."""
+        return self.root.require_dataset(name, *arguments, **options)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        """Make a member, see `WritableGroup`."""
+        self.root[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        """Remove a link."""
+        del self.root[name]
+
+    def move(self, source: str, dest: str) -> None:
+        """Give an object another name."""
+        self.root.move(source, dest)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.root)
+
+
+def check_mode(mode: str) -> None:
+    """Refuse a mode that there is not.
+
+    Raises
+    ------
+    InvalidRequest
+    """
+    if mode not in ("r", "r+", "a"):
+        raise InvalidRequest(f"remote files are opened with mode 'r', 'r+' or 'a', not {mode!r}")
