@@ -9,10 +9,10 @@ stores (`ndstream.testing.stores`). Nothing is read from disk, nothing is cached
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,42 +23,25 @@ from ndstream.core.dtypes import DType, from_numpy, is_fixed, memory_size
 from ndstream.core.elements import flatten
 from ndstream.core.limits import DEFAULT_LIMITS, KiB, Limits
 from ndstream.core.model import HDF5_MEDIA_TYPE, Directory, ExternalLink, File, HardLink, Node, SoftLink
-from ndstream.core.ports import Access, Detail, Reading
+from ndstream.core.operations import Committed, Event, Operation
+from ndstream.core.ports import Access, Detail, Reading, Writing
 from ndstream.core.selection import Selection, everything
-from ndstream.errors import ConfigError, DataError, InvalidSelection, NotFound
+from ndstream.errors import (
+    ConfigError,
+    Conflict,
+    DataError,
+    Forbidden,
+    InvalidSelection,
+    NotFound,
+)
+from ndstream.stores.draft import Draft
+from ndstream.stores.ledger import Ledger
+from ndstream.stores.tree import Array, Group, Member, Null, Tree, Values
+
+__all__ = ["STORE", "Array", "Group", "MemoryReading", "MemoryStore", "Null", "Tree", "Values", "serve"]
 
 _READY = 64 * KiB
 _ELEMENTS = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Null:
-    """A null dataspace: an element type and no elements."""
-
-    dtype: np.dtype[Any]
-
-
-Values: TypeAlias = NDArray[Any] | Null
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Array:
-    """A dataset; `values` in the dtype that h5py would read, with its metadata."""
-
-    values: Values
-    attributes: Mapping[str, Values] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Group:
-    """A group; as the value of a file name, the file with that root group."""
-
-    members: Mapping[str, Group | Array | SoftLink | ExternalLink] = field(default_factory=dict)
-    attributes: Mapping[str, Values] = field(default_factory=dict)
-
-
-Member: TypeAlias = Group | Array | SoftLink | ExternalLink
-Tree: TypeAlias = Mapping[str, "Tree | Group | bytes"]
 
 
 class MemoryStore:
@@ -80,6 +63,7 @@ class MemoryStore:
     def __init__(self, tree: Tree | None = None, *, limits: Limits = DEFAULT_LIMITS) -> None:
         self._tree: Tree = tree or {}
         self._limits = limits
+        self._ledgers: dict[str, Ledger] = {}
 
     async def start(self) -> None:
         """Nothing to prepare."""
@@ -126,6 +110,60 @@ class MemoryStore:
         if selection.source != shape:
             raise InvalidSelection(f"{path}: {name} has the shape {shape}, not {selection.source}")
         return MemoryReading(found.values.dtype, selection.apply(found.values), self._limits.piece)
+
+    async def commit_number(self, path: str, access: Access) -> int:
+        """See `ndstream.core.ports.WritableStore`."""
+        self.file(path, access)
+        return self._ledger(path).number
+
+    async def apply(
+        self,
+        path: str,
+        access: Access,
+        operations: Sequence[Operation],
+        *,
+        condition: int | None = None,
+        key: str | None = None,
+        create: bool = False,
+    ) -> Committed:
+        """See `ndstream.core.ports.WritableStore`."""
+        try:
+            root = self.file(path, access)
+        except NotFound:
+            parent, _, name = path.rpartition("/")
+            there = self._place(parent, access)
+            if not create or not access.writes(path) or not isinstance(there, Mapping) or name in there:
+                raise
+            root = Group()
+        if not access.writes(path):
+            raise Forbidden(f"{path}: not to be written by this user")
+        ledger = self._ledger(path)
+        known = ledger.repeated(key)
+        if known is not None:
+            return known
+        if condition is not None and condition != ledger.number:
+            raise Conflict(f"the file is at commit {ledger.number}, not {condition}")
+        draft = Draft(root)
+        outcomes = tuple([draft.carry_out(operation) for operation in operations])
+        self._tree = _with(self._tree, path.split("/"), draft.root)
+        ledger.commit(ledger.number + 1, draft.changes)
+        committed = Committed(number=ledger.number, outcomes=outcomes)
+        if key is not None:
+            ledger.remember({key: committed})
+        return committed
+
+    async def follow(self, path: str, access: Access, *, since: int | None = None) -> AsyncIterator[Event]:
+        """See `ndstream.core.ports.WritableStore`."""
+        reached = await self.commit_number(path, access) if since is None else since
+        while True:
+            self.file(path, access)
+            for event in self._ledger(path).since(reached):
+                reached = event.number
+                yield event
+            await self._ledger(path).news()
+
+    def _ledger(self, path: str) -> Ledger:
+        return self._ledgers.setdefault(path, Ledger(self._limits.events, self._limits.batch_keys))
 
     def _place(self, path: str, access: Access) -> Tree | Group | bytes:
         place: Tree | Group | bytes = self._tree
@@ -286,7 +324,11 @@ class _Description:
         return model.Dataset(
             dtype=dtype,
             shape=found.values.shape,
-            maxshape=found.values.shape,
+            maxshape=found.maxshape or found.values.shape,
+            storage="contiguous" if found.chunks is None else "chunked",
+            chunks=found.chunks,
+            filters=found.filters,
+            fill=found.fill,
             attributes=_attributes(found.attributes),
             data=_value(found.values, dtype) if size <= self._data else None,
             stored=size,
@@ -357,14 +399,27 @@ def _directory(path: str, place: Tree, access: Access, depth: int) -> Directory:
     return Directory(path=path, size=_size(place, path, access), files=files, directories=directories)
 
 
+def _with(tree: Tree, parts: list[str], root: Group) -> Tree:
+    """Put a file in its place; all that is not on the way stays the same."""
+    below = tree.get(parts[0])
+    if len(parts) == 1:
+        return {**tree, parts[0]: root}
+    assert isinstance(below, Mapping)
+    return {**tree, parts[0]: _with(below, parts[1:], root)}
+
+
 def serve(
     roots: Mapping[str, Path],
     *,
     limits: Limits = DEFAULT_LIMITS,
     counters: Counters | None = None,
     media_types: Mapping[str, str] | None = None,
+    writing: Writing | None = None,
 ) -> MemoryStore:
-    """Make an empty store, as `ndstream.core.ports.StoreFactory`: what is on disk is for other stores."""
+    """Make an empty store, as `ndstream.core.ports.StoreFactory`: what is on disk is for other stores.
+
+    Files can be made in it.
+    """
     if roots:
         raise ConfigError("the store 'memory' serves nothing from disk")
     return MemoryStore(limits=limits)

@@ -26,7 +26,6 @@ from ndstream.stores.hdf5.descriptors import Descriptor, LiveFile
 from ndstream.stores.hdf5.gate import Gate, Watch, Watches
 from ndstream.stores.hdf5.generation import generation_of
 from ndstream.stores.hdf5.jobs import Answer, Call
-from ndstream.stores.hdf5.ledger import Ledger
 from ndstream.stores.hdf5.messages import (
     Applied,
     Apply,
@@ -42,6 +41,7 @@ from ndstream.stores.hdf5.messages import (
     WritingLimits,
 )
 from ndstream.stores.hdf5.tenure import Tenure
+from ndstream.stores.ledger import Ledger
 
 _log = logging.getLogger(__name__)
 
