@@ -91,7 +91,8 @@ def stored(peer: Peer, source: h5py.Dataset, key: Any) -> NDArray[Any]:
 INDEX = st.integers(-40, 39)
 PLAIN = st.one_of(st.slices(40), INDEX)
 INDICES = st.lists(INDEX, max_size=20)
-POINTS = st.lists(st.tuples(INDEX, INDEX), max_size=20).map(lambda points: tuple(np.array(points, int).reshape(-1, 2).T))
+PAIRS = st.lists(st.tuples(INDEX, INDEX), max_size=20)
+POINTS = PAIRS.map(lambda pairs: tuple(np.array(pairs, int).reshape(-1, 2).T))
 KEYS = st.one_of(st.tuples(PLAIN, PLAIN), st.tuples(INDICES, PLAIN), st.tuples(PLAIN, INDICES), POINTS)
 
 
