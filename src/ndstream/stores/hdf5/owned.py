@@ -242,6 +242,9 @@ class Owned:
     async def _commit(self, group: list[_Entry]) -> list[_Entry]:
         """Carry out a group; returns those that are to be sent again."""
         await self._hold(create=any(entry.create for entry in group))
+        group = self._not_repeated(group)
+        if not group:
+            return []
         target = self._target()
         tenure = self._tenure
         assert tenure is not None
@@ -261,6 +264,19 @@ class Owned:
             elif not entry.answer.done():
                 entry.answer.set_exception(by_code(result.code)(result.message))
         return group[len(applied.results) :]
+
+    def _not_repeated(self, group: list[_Entry]) -> list[_Entry]:
+        """Answer what was committed before the file was taken, as its journal tells; returns the others."""
+        left = []
+        for entry in group:
+            known = self.ledger.repeated(entry.batch.key)
+            if known is None:
+                left.append(entry)
+                continue
+            self._drop(entry)
+            if not entry.answer.done():
+                entry.answer.set_result(known)
+        return left
 
     async def _publish(self, target: Target, applied: Applied) -> None:
         rewritten = None if applied.everything else frozenset(applied.rewritten)

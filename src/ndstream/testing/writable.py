@@ -1,0 +1,410 @@
+"""What every store that is written to must do, as tests to inherit.
+
+>>> class TestMyStore(WritableStoreSuite):
+...     def make(self, place):
+...         return MyStore({"": place}, writing=Writing())
+
+The store begins with an empty directory ``runs``. `ndstream.stores.memory.MemoryStore` says what operations mean.
+"""
+
+# ruff: noqa: D102  (the names of the tests say it)
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ndstream.core import model
+from ndstream.core.dtypes import from_numpy, is_fixed
+from ndstream.core.elements import flatten
+from ndstream.core.model import Filter
+from ndstream.core.operations import (
+    Append,
+    Committed,
+    Copy,
+    CreateDataset,
+    CreateGroup,
+    Delete,
+    DeleteAttributes,
+    Event,
+    Insert,
+    Link,
+    Move,
+    Operation,
+    Payload,
+    Resize,
+    SetAttributes,
+    Write,
+)
+from ndstream.core.ports import ANYBODY, Access, Detail
+from ndstream.core.selection import select, to_plain
+from ndstream.errors import Conflict, Exists, Forbidden, InvalidRequest, NDStreamError, NotFound, UnsupportedDType
+from ndstream.stores.memory import Group, MemoryStore
+from ndstream.testing.stores import collect, same
+from ndstream.testing.strategies import keys
+
+__all__ = ["WRITER", "WritableStoreSuite", "payload"]
+
+T = TypeVar("T")
+
+WRITER = Access(user="writer", writable=frozenset({""}))
+FILE = "runs/new.h5"
+GZIP = (Filter(id=2, name="shuffle"), Filter(id=1, name="deflate", options=(4,)))
+
+
+def payload(values: Any, dtype: Any = None) -> Payload:
+    """Make a payload of an array; text becomes UTF-8 of variable length."""
+    array = np.asarray(values, dtype)
+    if array.dtype.kind == "U":
+        made = np.empty(array.shape, h5py.string_dtype())
+        made[...] = np.char.encode(array, "utf-8").astype(object)
+        array = made
+    described = from_numpy(array.dtype)
+    data = array.tobytes() if is_fixed(described) else flatten(array, described)
+    return Payload(dtype=described, shape=array.shape, data=data)
+
+
+def dataset(name: str, values: Any, dtype: Any = None, **options: Any) -> CreateDataset:
+    """Make the operation that creates a dataset from values."""
+    data = payload(values, dtype)
+    return CreateDataset(name=name, dtype=data.dtype, shape=data.shape, data=data, **options)
+
+
+def table(name: str, dtype: Any = "<i4", row: tuple[int, ...] = (), **options: Any) -> CreateDataset:
+    """Make the operation that creates an empty dataset that may grow along its first axis."""
+    described = from_numpy(np.dtype(dtype))
+    return CreateDataset(name=name, dtype=described, shape=(0, *row), maxshape=(None, *row), **options)
+
+
+class WritableStoreSuite:
+    """Tests of `ndstream.core.ports.WritableStore`."""
+
+    def make(self, place: Path) -> Any:
+        """Make a store over an empty directory ``runs``."""
+        raise NotImplementedError
+
+    def run(self, place: Path, work: Callable[[Any], Awaitable[T]]) -> T:
+        """Do `work` with a new store."""
+        (place / "runs").mkdir(parents=True)
+
+        async def whole() -> T:
+            store = self.make(place)
+            try:
+                await store.apply(FILE, WRITER, [], create=True)
+                return await work(store)
+            finally:
+                await store.aclose()
+
+        return asyncio.run(whole())
+
+    def test_what_is_made_is_there(self, tmp_path: Path) -> None:
+        async def work(store: Any) -> None:
+            values = np.arange(12, dtype="<f8").reshape(3, 4)
+            done = await apply(
+                store, CreateGroup(name="/a"), dataset("/b/c/d", values), dataset("/z", values, filters=GZIP)
+            )
+            assert (done.number, len(done.outcomes)) == (2, 3)
+            assert same(await read(store, "/b/c/d"), values)
+            assert same(await read(store, "/z"), values)
+            root = await store.describe(FILE, "/", ANYBODY, Detail(depth=3))
+            assert set(root.members) == {"a", "b", "z"}
+
+        self.run(tmp_path, work)
+
+    def test_numbers_of_commits_follow_each_other(self, tmp_path: Path) -> None:
+        async def work(store: Any) -> None:
+            numbers = [(await apply(store, CreateGroup(name=f"/{n}"))).number for n in range(5)]
+            assert numbers == [2, 3, 4, 5, 6]
+            assert await store.commit_number(FILE, ANYBODY) == 6
+
+        self.run(tmp_path, work)
+
+    def test_a_batch_is_carried_out_completely_or_not_at_all(self, tmp_path: Path) -> None:
+        async def work(store: Any) -> None:
+            await apply(store, table("/t"), CreateGroup(name="/here"))
+            for wrong in (
+                Delete(name="/nothing"),
+                CreateGroup(name="/here"),
+                Write(name="/t", data=payload([1, 2])),
+                Append(name="/t", data=payload("text")),
+            ):
+                with pytest.raises((NotFound, Exists, InvalidRequest, UnsupportedDType)):
+                    await apply(store, Append(name="/t", data=payload([1], "<i4")), CreateGroup(name="/new"), wrong)
+            assert (await read(store, "/t")).shape == (0,)
+            root = await store.describe(FILE, "/", ANYBODY, Detail())
+            assert set(root.members) == {"t", "here"}
+            assert await store.commit_number(FILE, ANYBODY) == 2
+
+        self.run(tmp_path, work)
+
+    def test_appends_say_where_they_landed(self, tmp_path: Path) -> None:
+        async def work(store: Any) -> None:
+            await apply(store, table("/t", "<i8"))
+            done = await asyncio.gather(
+                *(apply(store, Append(name="/t", data=payload([n] * 3, "<i8"))) for n in range(50))
+            )
+            rows = await read(store, "/t")
+            assert rows.shape == (150,)
+            for number, committed in enumerate(done):
+                start = committed.outcomes[0].start
+                assert start is not None
+                assert rows[start : start + 3].tolist() == [number] * 3
+
+        self.run(tmp_path, work)
+
+    def test_an_append_with_a_key_replaces_rows(self, tmp_path: Path) -> None:
+        async def work(store: Any) -> None:
+            kind = np.dtype([("id", "<i4"), ("x", "<f8")])
+            await apply(store, table("/t", kind))
+            await apply(store, Append(name="/t", data=payload(np.array([(1, 1), (2, 2)], kind))))
+            rows = np.array([(3, 3), (2, 20), (4, 4), (4, 40)], kind)
+            (outcome,) = (await apply(store, Append(name="/t", data=payload(rows), key="id"))).outcomes
+            assert (outcome.replaced, outcome.start, outcome.shape) == (1, 2, (4,))
+            assert (await read(store, "/t")).tolist() == [(1, 1.0), (2, 20.0), (3, 3.0), (4, 40.0)]
+
+        self.run(tmp_path, work)
+
+    def test_insert_resize_and_fill(self, tmp_path: Path) -> None:
+        async def work(store: Any) -> None:
+            await apply(store, table("/t", "<i2", (2,), fill=np.int16(7).tobytes()))
+            await apply(store, Append(name="/t", data=payload([[1, 2], [3, 4]], "<i2")))
+            await apply(store, Insert(name="/t", index=1, data=payload([[9, 9]], "<i2")))
+            assert (await read(store, "/t")).tolist() == [[1, 2], [9, 9], [3, 4]]
+            await apply(store, Resize(name="/t", shape=(4, 2)))
+            assert (await read(store, "/t")).tolist()[3] == [7, 7]
+            with pytest.raises(InvalidRequest):
+                await apply(store, Insert(name="/t", index=5, data=payload([[9, 9]], "<i2")))
+
+        self.run(tmp_path, work)
+
+    def test_links_are_moved_copied_and_deleted(self, tmp_path: Path) -> None:
+        async def work(store: Any) -> None:
+            await apply(store, dataset("/a/x", [1, 2, 3]), Link(name="/soft", target="/a/x"))
+            await apply(store, Link(name="/hard", target="/soft", kind="hard"), Copy(name="/a", target="/b"))
+            await apply(store, Write(name="/hard", data=payload(5)))
+            assert (await read(store, "/soft")).tolist() == [5, 5, 5]
+            assert (await read(store, "/b/x")).tolist() == [1, 2, 3]
+            await apply(store, Move(name="/a/x", target="/moved"), Delete(name="/b"))
+            assert (await read(store, "/moved")).tolist() == [5, 5, 5]
+            for gone in ("/a/x", "/b/x", "/soft"):
+                with pytest.raises(NotFound):
+                    await read(store, gone)
+            with pytest.raises(InvalidRequest):
+                await apply(store, Move(name="/a", target="/a/b/c"))
+
+        self.run(tmp_path, work)
+
+    def test_attributes_of_all_kinds(self, tmp_path: Path) -> None:
+        async def work(store: Any) -> None:
+            values = {
+                "number": payload(7, ">i4"),
+                "text": payload("größer"),
+                "texts": payload(["a", "bc"]),
+                "record": payload(np.array([(1, 2.5)], [("a", "<i4"), ("b", ">f8")])),
+                "nothing": Payload(dtype=from_numpy(np.dtype("<f4")), shape=None, data=None),
+            }
+            await apply(store, SetAttributes(name="/", values=values))
+            await apply(store, SetAttributes(name="/", values={"number": payload("now text")}))
+            node = await store.describe(FILE, "/", ANYBODY, Detail())
+            assert set(node.attributes) == set(values)
+            assert node.attributes["number"].value == [b"now text"]
+            assert node.attributes["texts"].value == [b"a", b"bc"]
+            assert node.attributes["nothing"].shape is None
+            with pytest.raises(NotFound):
+                await apply(store, DeleteAttributes(name="/", names=("number", "missing")))
+            await apply(store, DeleteAttributes(name="/", names=("number",)))
+            node = await store.describe(FILE, "/", ANYBODY, Detail())
+            assert "number" not in node.attributes
+
+        self.run(tmp_path, work)
+
+    def test_a_key_makes_a_batch_happen_once(self, tmp_path: Path) -> None:
+        async def work(store: Any) -> None:
+            await apply(store, table("/t"))
+            batch = [Append(name="/t", data=payload([1], "<i4"))]
+            both = await asyncio.gather(*(store.apply(FILE, WRITER, batch, key="once") for _ in range(5)))
+            assert {done.number for done in both} == {3}
+            assert sorted(done.repeated for done in both) == [False, True, True, True, True]
+            assert (await store.apply(FILE, WRITER, batch, key="once")).repeated
+            assert (await read(store, "/t")).tolist() == [1]
+
+        self.run(tmp_path, work)
+
+    def test_a_condition_is_the_number_of_the_last_commit(self, tmp_path: Path) -> None:
+        async def work(store: Any) -> None:
+            await store.apply(FILE, WRITER, [CreateGroup(name="/a")], condition=1)
+            with pytest.raises(Conflict):
+                await store.apply(FILE, WRITER, [CreateGroup(name="/b")], condition=1)
+
+        self.run(tmp_path, work)
+
+    def test_who_may_not_write_does_not(self, tmp_path: Path) -> None:
+        async def work(store: Any) -> None:
+            with pytest.raises(Forbidden):
+                await store.apply(FILE, ANYBODY, [CreateGroup(name="/a")])
+            with pytest.raises(NotFound):
+                await store.apply("runs/other.h5", WRITER, [CreateGroup(name="/a")])
+            with pytest.raises(NotFound):
+                await store.apply("runs/other.h5", ANYBODY, [], create=True)
+
+        self.run(tmp_path, work)
+
+    def test_those_who_follow_hear_of_every_commit(self, tmp_path: Path) -> None:
+        async def work(store: Any) -> None:
+            heard: list[Event] = []
+
+            async def follow() -> None:
+                async for event in store.follow(FILE, ANYBODY, since=1):
+                    heard.append(event)
+                    if event.number == 5:
+                        return
+
+            following = asyncio.create_task(follow())
+            await apply(store, table("/t"))
+            for _ in range(3):
+                await apply(store, Append(name="/t", data=payload([1, 2], "<i4")))
+            await asyncio.wait_for(following, 20)
+            assert [event.number for event in heard] == [2, 3, 4, 5]
+            assert [change.appended for event in heard[1:] for change in event.changes] == [(0, 2), (2, 4), (4, 6)]
+
+        self.run(tmp_path, work)
+
+    def test_every_selection_can_be_written(self, tmp_path: Path) -> None:
+        shape = (5, 4, 3)
+        examples = given(key=keys(shape), chunked=st.booleans(), compressed=st.booleans())
+        limited = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+
+        async def work(store: Any) -> None:
+            loop = asyncio.get_running_loop()
+
+            def check(key: Any, chunked: bool, compressed: bool) -> None:
+                asyncio.run_coroutine_threadsafe(_check_selection(store, key, chunked, compressed), loop).result()
+
+            await asyncio.to_thread(limited(examples(check)))
+
+        self.run(tmp_path, work)
+
+    def test_any_operations_do_what_they_mean(self, tmp_path: Path) -> None:
+        limited = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+
+        async def work(store: Any) -> None:
+            loop = asyncio.get_running_loop()
+            number = iter(range(1_000_000))
+
+            def check(batches: list[list[Operation]]) -> None:
+                path = f"runs/{next(number)}.h5"
+                asyncio.run_coroutine_threadsafe(_compare(store, path, batches), loop).result()
+
+            batches = st.lists(st.lists(operations(), min_size=1, max_size=3), min_size=1, max_size=12)
+            await asyncio.to_thread(limited(given(batches=batches)(check)))
+
+        self.run(tmp_path, work)
+
+
+async def apply(store: Any, *operations: Operation) -> Committed:
+    """Carry out a batch."""
+    done: Committed = await store.apply(FILE, WRITER, operations)
+    return done
+
+
+async def read(store: Any, name: str, path: str = FILE) -> Any:
+    """Read a dataset."""
+    return await collect(await store.read(path, name, ANYBODY, None))
+
+
+SHAPE = (5, 4, 3)
+
+
+async def _check_selection(store: Any, key: Any, chunked: bool, compressed: bool) -> None:
+    values = np.zeros(SHAPE, "<i4")
+    options = {"chunks": (2, 3, 2) if chunked or compressed else None, "filters": GZIP if compressed else ()}
+    await apply(store, Delete(name="/s", missing_ok=True), dataset("/s", values, **options))
+    try:
+        selection = select(key, SHAPE)
+    except NDStreamError:
+        return
+    data = np.arange(1, selection.count + 1, dtype="<i4").reshape(selection.shape)
+    where = selection.apply(np.arange(values.size).reshape(SHAPE)).reshape(-1)
+    values.reshape(-1)[where] = data.reshape(-1)
+    await apply(store, Write(name="/s", data=payload(data), selection=to_plain(selection)))
+    assert same(await read(store, "/s"), values)
+
+
+NAMES = st.sampled_from(["/a", "/b", "/g/a", "/g/h/b", "/g", "/l"])
+ROWS = st.lists(st.integers(-5, 5), min_size=0, max_size=4).map(lambda rows: payload(rows, "<i4"))
+TEXTS = st.lists(st.sampled_from(["", "a", "größer"]), min_size=1, max_size=2).map(payload)
+
+
+def operations() -> st.SearchStrategy[Operation]:
+    """Operations on a few names, many of which cannot be carried out."""
+    made: list[st.SearchStrategy[Operation]] = [
+        st.builds(CreateGroup, name=NAMES, exist_ok=st.booleans()),
+        st.builds(table, NAMES, filters=st.sampled_from([(), GZIP]), exist_ok=st.booleans()),
+        st.builds(lambda name, rows: dataset(name, np.frombuffer(rows.data, "<i4")), NAMES, ROWS),
+        st.builds(
+            lambda name, texts: CreateDataset(
+                name=name, dtype=texts.dtype, shape=texts.shape, maxshape=(None,), data=texts
+            ),
+            NAMES,
+            TEXTS,
+        ),
+        st.builds(Append, name=NAMES, data=ROWS),
+        st.builds(Append, name=NAMES, data=TEXTS),
+        st.builds(Insert, name=NAMES, index=st.integers(-1, 4), data=ROWS),
+        st.builds(Write, name=NAMES, data=st.integers(-5, 5).map(lambda n: payload(n, "<i4"))),
+        st.builds(Resize, name=NAMES, shape=st.tuples(st.integers(0, 6))),
+        st.builds(Delete, name=NAMES, missing_ok=st.booleans()),
+        st.builds(Move, name=NAMES, target=NAMES),
+        st.builds(Copy, name=NAMES, target=NAMES),
+        st.builds(Link, name=NAMES, target=NAMES, kind=st.sampled_from(["soft", "hard"])),
+        st.builds(lambda name, rows: SetAttributes(name=name, values={"x": rows}), NAMES, st.one_of(ROWS, TEXTS)),
+        st.builds(DeleteAttributes, name=NAMES, names=st.just(("x",)), missing_ok=st.booleans()),
+    ]
+    return st.one_of(made)
+
+
+async def _compare(store: Any, path: str, batches: Sequence[Sequence[Operation]]) -> None:
+    oracle = MemoryStore({"runs": {path.rpartition("/")[2]: Group()}})
+    await store.apply(path, WRITER, [], create=True)
+    await oracle.apply(path, WRITER, [])
+    answers = await asyncio.gather(*(store.apply(path, WRITER, batch) for batch in batches), return_exceptions=True)
+    for batch, answer in zip(batches, answers, strict=True):
+        try:
+            expected: Any = await oracle.apply(path, WRITER, batch)
+        except NDStreamError as error:
+            assert isinstance(answer, NDStreamError), (batch, answer, error)
+            continue
+        assert answer == expected, batch
+    await _same_file(store, oracle, path)
+
+
+async def _same_file(store: Any, oracle: MemoryStore, path: str) -> None:
+    detail = Detail(depth=5, wide=100)
+    await _same_node(
+        store, oracle, path, "/", await store.describe(path, "/", ANYBODY, detail),
+        await oracle.describe(path, "/", ANYBODY, detail),
+    )  # fmt: skip
+
+
+async def _same_node(store: Any, oracle: MemoryStore, path: str, name: str, one: Any, other: Any) -> None:
+    assert type(one) is type(other), name
+    if isinstance(one, model.SoftLink):
+        assert one == other
+        return
+    assert one.attributes == other.attributes, name
+    if isinstance(one, model.Dataset):
+        assert (one.dtype, one.shape, one.maxshape) == (other.dtype, other.shape, other.maxshape), name
+        assert same(await read(store, name, path), await read(oracle, name, path)), name
+    elif isinstance(one, model.Group):
+        assert set(one.members) == set(other.members), name
+        for member in one.members:
+            below = f"{name.rstrip('/')}/{member}"
+            await _same_node(store, oracle, path, below, one.members[member], other.members[member])

@@ -1,0 +1,327 @@
+"""Files that are written: kept through every crash, whole for every reader, and refused when they are not ours."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import h5py
+import numpy as np
+import pytest
+
+from ndstream.core.limits import Limits
+from ndstream.core.model import Filter
+from ndstream.core.operations import Append, CreateDataset, CreateGroup, Delete, Operation, SetAttributes, Write
+from ndstream.core.ports import ANYBODY, Writing
+from ndstream.errors import (
+    Conflict,
+    FileInUse,
+    Forbidden,
+    NotFound,
+    Replaced,
+    StorageFailed,
+    StorageFull,
+    UnsupportedFilter,
+    WorkerDied,
+)
+from ndstream.stores.hdf5.store import HDF5Store
+from ndstream.testing.stores import collect
+from ndstream.testing.writable import WRITER, dataset, payload, table
+
+T = TypeVar("T")
+
+GZIP = (Filter(id=1, name="deflate", options=(1,)),)
+
+
+def run(place: Path, work: Callable[[HDF5Store], Awaitable[T]], limits: Limits | None = None) -> T:
+    async def whole() -> T:
+        store = HDF5Store({"": place}, limits=limits or Limits(), writing=Writing(durability="flush"))
+        try:
+            return await work(store)
+        finally:
+            await store.aclose()
+
+    return asyncio.run(whole())
+
+
+def owner(store: HDF5Store, path: Path) -> int:
+    assert store._owners is not None
+    owned = store._owners.get(str(path))
+    assert owned is not None
+    assert owned.pid is not None
+    return owned.pid
+
+
+def test_a_killed_owner_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    kill_and_check(tmp_path, kills=12, seed=1)
+
+
+def kill_and_check(place: Path, *, kills: int, seed: int) -> None:
+    """Kill the owner at random moments under a mix of operations; after each kill the file is whole."""
+    path = place / "a.h5"
+    chance = random.Random(seed)
+    acknowledged: list[int] = []
+    unknown: list[int] = []
+
+    async def work(store: HDF5Store) -> None:
+        rows = table("/rows", "<i8", (64,), filters=GZIP)
+        await store.apply("a.h5", WRITER, [rows, dataset("/all", np.zeros(5000, "<i8"))], create=True)
+        number = 0
+
+        async def client(stop: asyncio.Event) -> None:
+            nonlocal number
+            while not stop.is_set():
+                number += 1
+                mine = number
+                batch: list[Operation] = [
+                    Append(name="/rows", data=payload([[mine] * 64], "<i8")),
+                    CreateGroup(name=f"/groups/{mine}"),
+                    SetAttributes(name=f"/groups/{mine}", values={"mine": payload(mine)}),
+                    Write(name="/all", data=payload(mine, "<i8")),
+                    Delete(name=f"/groups/{mine - 20}", missing_ok=True),
+                ]
+                try:
+                    await store.apply("a.h5", WRITER, batch)
+                except WorkerDied:
+                    unknown.append(mine)
+                else:
+                    acknowledged.append(mine)
+
+        for _ in range(kills):
+            stop = asyncio.Event()
+            before = len(acknowledged)
+            clients = [asyncio.create_task(client(stop)) for _ in range(3)]
+            target = before + chance.randrange(1, 12)
+            while len(acknowledged) < target:  # noqa: ASYNC110  (a random moment is what is wanted)
+                await asyncio.sleep(chance.random() / 200)
+            os.kill(owner(store, path), signal.SIGKILL)
+            stop.set()
+            await asyncio.gather(*clients)
+            check(await collect(await store.read("a.h5", "/rows", ANYBODY, None)))
+            everywhere = await collect(await store.read("a.h5", "/all", ANYBODY, None))
+            assert (everywhere == everywhere[0]).all()
+
+    def check(rows: np.ndarray[Any, Any]) -> None:
+        assert (rows == rows[:, :1]).all()
+        found = rows[:, 0].tolist()
+        assert len(set(found)) == len(found)
+        assert set(acknowledged) <= set(found) <= set(acknowledged) | set(unknown)
+
+    run(place, work)
+    assert [entry.name for entry in place.iterdir()] == ["a.h5"]
+    with h5py.File(path) as file:
+        check(file["rows"][:])
+        for name, group in file["groups"].items():
+            assert group.attrs["mine"] == int(name)
+        assert (file["all"][:] == file["all"][0]).all()
+
+
+def test_a_killed_server_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    script = (
+        "import asyncio, sys, numpy as np\n"
+        "from pathlib import Path\n"
+        "from ndstream.core.operations import Append\n"
+        "from ndstream.core.ports import Writing\n"
+        "from ndstream.stores.hdf5.store import HDF5Store\n"
+        "from ndstream.testing.writable import WRITER, payload, table\n"
+        "async def main():\n"
+        "    store = HDF5Store({'': Path(sys.argv[1])}, writing=Writing())\n"
+        "    await store.apply('a.h5', WRITER, [table('/t', '<i8')], create=True)\n"
+        "    for n in range(10**6):\n"
+        "        await store.apply('a.h5', WRITER, [Append(name='/t', data=payload([n], '<i8'))], key=str(n))\n"
+        "        print(n, flush=True)\n"
+        "asyncio.run(main())\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        lines = [int(server.stdout.readline()) for _ in range(20)]
+        server.kill()
+        lines += [int(line) for line in server.stdout.read().split()]
+
+    async def work(store: HDF5Store) -> None:
+        batch = [Append(name="/t", data=payload([lines[-1]], "<i8"))]
+        again = await store.apply("a.h5", WRITER, batch, key=str(lines[-1]))
+        assert again.repeated  # the journal remembers
+
+    run(tmp_path, work)
+    with h5py.File(tmp_path / "a.h5") as file:
+        rows = file["t"][:].tolist()
+    assert rows[: len(lines)] == lines
+    assert rows == list(range(len(rows)))
+
+
+def test_readers_see_one_commit_never_half_of_two(tmp_path: Path) -> None:
+    async def work(store: HDF5Store) -> None:
+        zeros = np.zeros((64, 64), "<i4")
+        await store.apply(
+            "a.h5",
+            WRITER,
+            [dataset("/zip", zeros, chunks=(8, 8), filters=GZIP), dataset("/plain", np.zeros((512, 512), "<i4"))],
+            create=True,
+        )
+        reads = 0
+        done = asyncio.Event()
+
+        async def reader(name: str) -> None:
+            nonlocal reads
+            while not done.is_set():
+                try:
+                    found = await collect(await store.read("a.h5", name, ANYBODY, None))
+                except Replaced:
+                    continue
+                assert (found == found.flat[0]).all()
+                reads += 1
+
+        readers = [asyncio.create_task(reader(name)) for name in ("/zip", "/plain", "/zip", "/plain")]
+        for number in range(60):
+            both = [Write(name=name, data=payload(number, "<i4")) for name in ("/zip", "/plain")]
+            await store.apply("a.h5", WRITER, both)
+            found = await collect(await store.read("a.h5", "/zip", ANYBODY, None))
+            assert (found == number).all()
+        done.set()
+        await asyncio.gather(*readers)
+        assert reads > 20
+
+    run(tmp_path, work)
+
+
+def test_a_long_read_goes_on_while_rows_are_appended(tmp_path: Path) -> None:
+    async def work(store: HDF5Store) -> None:
+        first = np.arange(400 * 1000, dtype="<i4").reshape(400, 1000)
+        make = table("/t", "<i4", (1000,), chunks=(16, 1000), filters=GZIP)
+        await store.apply("a.h5", WRITER, [make, Append(name="/t", data=payload(first))], create=True)
+        reading = await store.read("a.h5", "/t", ANYBODY, None)
+        parts = []
+        async for buffer in reading.buffers():
+            parts.append(bytes(buffer))
+            await store.apply("a.h5", WRITER, [Append(name="/t", data=payload(first[:3]))])
+        assert b"".join(parts) == first.tobytes()
+        assert len(parts) > 5
+
+    run(tmp_path, work, Limits(piece=1 << 17, request_memory=1 << 20))
+
+
+def test_a_long_read_of_what_is_changed_fails_and_does_not_mix(tmp_path: Path) -> None:
+    async def work(store: HDF5Store) -> None:
+        await store.apply("a.h5", WRITER, [dataset("/x", np.zeros(1 << 20, "<i4"))], create=True)
+        reading = await store.read("a.h5", "/x", ANYBODY, None)
+        parts = []
+        with pytest.raises(Replaced):
+            async for buffer in reading.buffers():
+                parts.append(np.frombuffer(buffer, "<i4").copy())
+                await store.apply("a.h5", WRITER, [Write(name="/x", data=payload(1, "<i4"))])
+        assert parts
+        assert all((part == 0).all() for part in parts)
+
+    run(tmp_path, work, Limits(piece=1 << 16, request_memory=1 << 18, reader_patience=0.05))
+
+
+def test_large_data_does_not_pass_through_memory(tmp_path: Path) -> None:
+    values = np.arange(24 << 20, dtype="u1")
+
+    async def work(store: HDF5Store) -> None:
+        make = CreateDataset(name="/x", dtype=payload(values[:1]).dtype, shape=values.shape)
+        await store.apply("a.h5", WRITER, [make, Write(name="/x", data=payload(values))], create=True)
+        assert (await collect(await store.read("a.h5", "/x", ANYBODY, None)) == values).all()
+
+    run(tmp_path, work)
+
+
+def test_a_file_that_somebody_else_writes_is_in_use(tmp_path: Path) -> None:
+    async def work(store: HDF5Store) -> None:
+        with h5py.File(tmp_path / "a.h5", "w"):
+            for attempt in (store.hold("a.h5", ANYBODY), store.apply("a.h5", WRITER, [CreateGroup(name="/x")])):
+                with pytest.raises(FileInUse):
+                    await attempt
+        await store.apply("a.h5", WRITER, [CreateGroup(name="/x")])
+        script = f"import h5py; h5py.File({str(tmp_path / 'a.h5')!r}, 'r+')"
+        other = await asyncio.to_thread(
+            subprocess.run, [sys.executable, "-c", script], check=False, capture_output=True
+        )
+        assert b"lock" in other.stderr
+
+    run(tmp_path, work)
+
+
+def test_a_file_that_is_replaced_is_a_new_one(tmp_path: Path) -> None:
+    async def work(store: HDF5Store) -> None:
+        await store.apply("a.h5", WRITER, [dataset("/x", [1])], create=True)
+        with h5py.File(tmp_path / "b.h5", "w") as other:
+            other["y"] = [2]
+        (tmp_path / "b.h5").rename(tmp_path / "a.h5")
+        assert (await collect(await store.read("a.h5", "/y", ANYBODY, None))).tolist() == [2]
+        with pytest.raises(Conflict):
+            await store.apply("a.h5", WRITER, [CreateGroup(name="/z")])
+        await store.apply("a.h5", WRITER, [CreateGroup(name="/z")])
+        (tmp_path / "a.h5").unlink()
+        with pytest.raises(NotFound):
+            await store.apply("a.h5", WRITER, [CreateGroup(name="/zz")])
+
+    run(tmp_path, work)
+
+
+def test_a_full_disk_changes_nothing(tmp_path: Path) -> None:
+    async def work(store: HDF5Store) -> None:
+        await store.apply("a.h5", WRITER, [dataset("/x", np.zeros(1000, "<i4"))], create=True)
+        most = 8 << 20
+        resource.prlimit(owner(store, tmp_path / "a.h5"), resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+        with pytest.raises((StorageFull, StorageFailed)):
+            await store.apply("a.h5", WRITER, [CreateGroup(name="/g"), dataset("/big", np.ones(16 << 20, "u1"))])
+        await store.apply("a.h5", WRITER, [Write(name="/x", data=payload(1, "<i4"))])
+        assert (await collect(await store.read("a.h5", "/x", ANYBODY, None)) == 1).all()
+
+    run(tmp_path, work)
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert set(file) == {"x"}
+
+
+def test_what_is_in_other_files_is_not_written(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["out"] = h5py.ExternalLink("b.h5", "/")
+        layout = h5py.VirtualLayout((3,), "<i4")
+        layout[:] = h5py.VirtualSource("b.h5", "x", (3,))
+        file.create_virtual_dataset("virtual", layout)
+
+    async def work(store: HDF5Store) -> None:
+        for operation in (CreateGroup(name="/out/x"), Write(name="/virtual", data=payload(1, "<i4"))):
+            with pytest.raises(Forbidden):
+                await store.apply("a.h5", WRITER, [operation])
+        with pytest.raises(UnsupportedFilter):
+            await store.apply("a.h5", WRITER, [dataset("/z", [1], filters=(Filter(id=399, name="none"),))])
+
+    run(tmp_path, work)
+
+
+def test_fifty_writers_lose_nothing(tmp_path: Path) -> None:
+    async def work(store: HDF5Store) -> None:
+        await store.apply("a.h5", WRITER, [table("/t", "<i8")], create=True)
+
+        async def client(number: int) -> None:
+            for turn in range(10):
+                await store.apply("a.h5", WRITER, [Append(name="/t", data=payload([number * 10 + turn], "<i8"))])
+
+        await asyncio.gather(*(client(number) for number in range(50)))
+        assert sorted(await collect(await store.read("a.h5", "/t", ANYBODY, None))) == list(range(500))
+        assert await store.commit_number("a.h5", ANYBODY) == 501
+
+    run(tmp_path, work)
+
+
+def test_a_store_without_leave_to_write_does_not(tmp_path: Path) -> None:
+    async def work() -> None:
+        with h5py.File(tmp_path / "a.h5", "w"):
+            pass
+        store = HDF5Store({"": tmp_path})
+        with pytest.raises(Forbidden):
+            await store.apply("a.h5", WRITER, [CreateGroup(name="/x")])
+        await store.aclose()
+
+    asyncio.run(work())
