@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -44,7 +45,10 @@ def url(tmp_path: Path) -> Iterator[str]:
         file["g/x"] = np.zeros(5, ">i4")
     with ExitStack() as stack:
         stack.callback(registry.register(registry.PROTOCOLS, "writers", ForWriters()))
-        overrides = {"server": {"port": 0, "protocols": ("writers",)}, "users": {"file": tmp_path / "users"}}
+        overrides: dict[str, dict[str, Any]] = {
+            "server": {"port": 0, "protocols": ("writers",)},
+            "users": {"file": tmp_path / "users"},
+        }
         store = HDF5Store({"": tmp_path / "served"}, writing=Writing(durability="flush"))
         server = stack.enter_context(Server(load(overrides=overrides, environ={}), store=store))
         yield f"http://127.0.0.1:{server.port}"
@@ -189,3 +193,38 @@ def test_appends_of_many_tasks_are_all_there_once(url: str) -> None:
             assert sorted(found) == list(range(100, 160))
 
     asyncio.run(main())
+
+
+def test_what_others_appended_is_not_in_the_way_of_who_knows_the_old_shape(url: str) -> None:
+    old = ndstream.open(url, "f.h5", mode="r+")["rows"]
+    ndstream.open(url, "f.h5", mode="r+")["rows"].append(np.ones((2, 3)))
+    assert old[...].shape == (4, 3)
+    old[...] = 0
+    old.refresh()
+    np.testing.assert_array_equal(old[:, 0], [0, 0, 0, 0, 1, 1])
+
+
+def test_a_dataset_can_be_followed(url: str) -> None:
+    rows = ndstream.open(url, "f.h5", mode="r+")["rows"]
+    following = ndstream.open(url, "f.h5")["rows"].follow()
+    found: list[Any] = []
+
+    def watch() -> None:
+        for new in following:
+            found.append(new)
+            if sum(map(len, found)) == 5:
+                return
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    for n in range(5):
+        # Those that are appended before the follower looks are not new to it: go on until it has seen five.
+        rows.append(np.full((1, 3), n))
+    while watching.is_alive() and len(rows) < 1000:
+        rows.append(np.full((1, 3), len(rows)))
+    watching.join(20)
+    following.close()
+    whole = plain(url, "rows")[...]
+    start = next(n for n in range(4, len(whole)) if whole[n, 0] == found[0][0, 0])
+    seen = np.concatenate(found)
+    np.testing.assert_array_equal(seen, whole[start : start + len(seen)])

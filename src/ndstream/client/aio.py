@@ -329,10 +329,10 @@ class Opening:
         self._connection = connection
         self._path = path
 
-    def __await__(self) -> Generator[Any, None, AsyncDirectory | AsyncFile]:
+    def __await__(self) -> Generator[Any, None, Any]:
         return self._open().__await__()
 
-    async def __aenter__(self) -> AsyncDirectory | AsyncFile:
+    async def __aenter__(self) -> Any:
         return await self._open()
 
     async def __aexit__(

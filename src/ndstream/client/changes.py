@@ -110,7 +110,7 @@ def write(dataset: DescribedDataset, key: Any, value: Any) -> Write:
     if dataset.shape is None:
         raise InvalidSelection(f"{dataset.name}: a null dataspace has no elements to write")
     selection = select(key, dataset.shape)
-    return Write(name=dataset.name, data=payload_of(value, dataset.dtype), selection=to_plain(selection))
+    return Write(name=dataset.name, data=payload_of(value, dataset.dtype), selection=to_plain(selection, explicit=True))
 
 
 def append(dataset: DescribedDataset, value: Any, axis: int, key: str | None) -> Append:

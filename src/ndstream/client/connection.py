@@ -136,6 +136,16 @@ class Connection(ABC):
         """
         raise Forbidden(f"{self.server} cannot be written to in this protocol")
 
+    def describe_at(self, path: str, name: str) -> tuple[Node, int]:
+        """Describe an object, with the number of the commit that this is the state of.
+
+        Raises
+        ------
+        InvalidRequest
+            The protocol has no commits.
+        """
+        raise InvalidRequest(f"{self.server} does not number its commits in this protocol")
+
     def follow(self, path: str, since: int | None = None) -> Iterator[Event]:
         """Events of the commits of a file after number `since` (None: from now on), as they happen.
 

@@ -14,14 +14,15 @@ from ndstream.client import display
 from ndstream.client.connection import Connection
 from ndstream.client.described import DescribedDataset
 from ndstream.client.empty import Empty
+from ndstream.client.following import Growth
 from ndstream.client.gathering import gather
 from ndstream.client.values import array_of, taken
 from ndstream.client.views import CastView, FieldsView, TextView
 from ndstream.core.dtypes import DType, String
 from ndstream.core.limits import MiB
-from ndstream.core.model import Dataset
+from ndstream.core.model import Dataset, Node
 from ndstream.core.selection import Picks, Selection, Span, Spans, everything, select
-from ndstream.errors import InvalidRequest, InvalidSelection, RequestError, UnsupportedDType
+from ndstream.errors import InvalidRequest, InvalidSelection, NotFound, RequestError, UnsupportedDType
 from ndstream.protocols.hdfstream.descriptor import MOST_AXES, MOST_RANGES
 
 if TYPE_CHECKING:
@@ -193,6 +194,38 @@ class RemoteDataset(DescribedDataset):
         self.fetch(selection, dest)
         return dest
 
+    def follow(self) -> Iterator[NDArray[Any]]:
+        """Iterate over what is appended along the first axis, from now on: one array of new rows at a time.
+
+        Waits for the next one without polling. Close the iterator to stop.
+
+        Raises
+        ------
+        InvalidRequest
+            The server does not tell of changes, or a scalar cannot grow.
+        NotFound
+            The dataset, or its file, is gone.
+        NDStreamError
+        """
+        self.len()
+        found, commit = self.connection.describe_at(self.file_path, self.name)
+        growth = Growth(self.name, _length(found))
+        for event in self.connection.follow(self.file_path, commit):
+            if growth.needs_look(event):
+                rows = growth.at(_length(self.connection.describe_at(self.file_path, self.name)[0]))
+            else:
+                rows = growth.after(event)
+            if rows is not None:
+                yield self._rows(*rows)
+
+    def _rows(self, start: int, stop: int) -> NDArray[Any]:
+        """Read rows that may be behind the end that is known."""
+        shape = (max(stop, self.len()), *(self.shape or ())[1:])
+        selection = select(slice(start, stop), shape)
+        result: NDArray[Any] = np.empty(selection.shape + self.dtype.shape, self.dtype.base)
+        self.connection.read(self.file_path, self.name, selection, result)
+        return result
+
     def iter_chunks(self, sel: Any = None) -> Iterator[tuple[slice, ...]]:
         """Go over the chunks that a selection of slices touches, as slices clipped to it, in C order.
 
@@ -351,6 +384,12 @@ def _split(args: Any) -> tuple[list[str], Any]:
         return fields, args
     rest = tuple(part for part in parts if not isinstance(part, str))
     return fields, rest
+
+
+def _length(found: Node) -> int:
+    if not isinstance(found, Dataset) or not found.shape:
+        raise NotFound("the dataset is gone, or has become something that does not grow")
+    return found.shape[0]
 
 
 def _many(slices: Sequence[Any], shape: tuple[int, ...]) -> Selection:

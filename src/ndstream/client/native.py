@@ -93,6 +93,11 @@ class NativeConnection(Connection):
         """Describe an object of a file."""
         return self._http.drive(lambda: self._flows.describe(path, name, depth=max_depth, data=data_size_limit)).node
 
+    def describe_at(self, path: str, name: str) -> tuple[Node, int]:
+        """Describe an object, with the number of the commit that this is the state of, or of a later one."""
+        found = self._http.drive(lambda: self._flows.describe(path, name, depth=0, data=0))
+        return found.node, found.commit
+
     def read(
         self, path: str, name: str, selection: Selection, dest: NDArray[Any], described: Dataset | None = None
     ) -> None:

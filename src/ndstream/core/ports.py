@@ -335,6 +335,15 @@ class FailureForm(Protocol):
 
 
 @runtime_checkable
+class SelfDescribing(Protocol):
+    """What a `ProtocolPlugin` may have besides: a description of itself for programs, served at ``/openapi.json``."""
+
+    def openapi(self) -> bytes:
+        """Encode the OpenAPI document, JSON."""
+        ...
+
+
+@runtime_checkable
 class Starting(Protocol):
     """What a `Store` may have besides: work to do before the first request comes."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from importlib.metadata import version
 from urllib.parse import parse_qs
 
@@ -19,6 +20,7 @@ from ndstream.core.ports import (
     ProtocolPlugin,
     Receive,
     Scope,
+    SelfDescribing,
     Send,
     Service,
     Starting,
@@ -26,7 +28,7 @@ from ndstream.core.ports import (
     StoreFactory,
 )
 from ndstream.errors import ConfigError, NDStreamError, NotFound
-from ndstream.server.answer import TEXT, Answer
+from ndstream.server.answer import JSON, TEXT, Answer
 from ndstream.server.auth import Authenticated, Authenticator
 from ndstream.server.limit import Limited, Turns
 from ndstream.server.meter import Meter
@@ -162,6 +164,10 @@ class Application:
             "/metrics": for_operators(self._show_metrics),
             "/status": status,
         }
+        for plugin in self._plugins:
+            if isinstance(plugin, SelfDescribing):
+                pages["/openapi.json"] = self._watched(_page(partial(_show_openapi, plugin)), _PAGES)
+                break
         # Where the original hdfstream server has it (specs: hdfstream section 2.3).
         return pages | {f"{plugin.prefix}/status": status for plugin in self._plugins}
 
@@ -241,6 +247,10 @@ def _page(make: PageMaker) -> ASGIApp:
             await Answer(405, TEXT, b"405: method not allowed\n", ((b"allow", b"GET, HEAD"),)).send(send)
 
     return page
+
+
+async def _show_openapi(plugin: SelfDescribing, scope: Scope) -> Answer:
+    return Answer(200, JSON, plugin.openapi())
 
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:

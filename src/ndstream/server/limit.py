@@ -67,6 +67,9 @@ class Turns:
 class Limited:
     """Application behind `Turns`, which counts by ``Access.key``.
 
+    What takes long and does little, such as following a file, may give its turn back before its end: by calling what
+    is at ``scope["ndstream.release"]``.
+
     Who gives up while waiting leaves the queue when the connection is one of ours (`connection_of`); under another
     server they keep their place, and the application finds out.
     """
@@ -81,10 +84,19 @@ class Limited:
         turns = self._turns
         if not turns.enter(access.key):
             await self._wait(access.key, scope)
+        held = True
+
+        def release() -> None:
+            nonlocal held
+            if held:
+                held = False
+                turns.leave(access.key)
+
+        scope["ndstream.release"] = release
         try:
             await self._app(scope, receive, send)
         finally:
-            turns.leave(access.key)
+            release()
 
     async def _wait(self, key: str, scope: Scope) -> None:
         place = self._turns.join(key)

@@ -25,12 +25,13 @@ _NAMES = frozenset({"axes", "dropped", "joint", "joint_shape", "joint_at"})
 _DEPTH = 32
 
 
-def to_plain(selection: Selection) -> dict[str, Any] | None:
+def to_plain(selection: Selection, *, explicit: bool = False) -> dict[str, Any] | None:
     """Make a plain value of a selection; None when it is everything.
 
-    The shape that it selects from is not in it: who reads it knows the shape, and checks.
+    The shape that it selects from is not in it: who reads it knows the shape, and checks. With `explicit`, everything
+    is spelled out as well, for when the array may have grown meanwhile and no more than this is meant.
     """
-    if selection.is_everything:
+    if selection.is_everything and not explicit:
         return None
     plain: dict[str, Any] = {"axes": [_axis_to_plain(axis) for axis in selection.axes]}
     if selection.dropped:

@@ -154,6 +154,8 @@ class NativeFlows:
         with self._reading(path, wanted.name):
             header = codec.decode((yield from read_header(self.limits.document)), Stored)
             chunks = header.dataset.chunks
+            if len(header.dataset.shape or ()) != len(wanted.selection.source):
+                raise ProtocolError("chunks came of a dataset of another rank")
             if chunks is None or (chunks, header.dataset.dtype) != (described.chunks, described.dtype):
                 raise ProtocolError("chunks came of another shape or type than the dataset had")
             if header.chunks > self.limits.chunk_index or header.dataset.filters != described.filters:
@@ -203,7 +205,7 @@ class NativeFlows:
 
     def _data(self, path: str, wanted: Sequence[Wanted], media_type: str) -> Flow[None]:
         """Ask for data."""
-        reads = tuple([Read(name=each.name, select=to_plain(each.selection)) for each in wanted])
+        reads = tuple([Read(name=each.name, select=to_plain(each.selection, explicit=True)) for each in wanted])
         body = codec.encode_msgpack(Reads(reads=reads))
         headers = {"Accept": media_type, "Content-Type": MSGPACK, "Accept-Encoding": "identity"}
         head = yield from send(Request(method="POST", path=_url("data", path), headers=headers, body=body))
@@ -300,18 +302,19 @@ class _Scatter:
         spelled = to_numpy(dataset.dtype)
         self._base = spelled.base
         self._cell = self._chunks + spelled.shape
+        shape = dataset.shape or ()
+        self._grid = [-(-side // chunk) for side, chunk in zip(shape, self._chunks, strict=True)]
         self._fill: Any = 0
         if dataset.fill is not None:
             self._fill = np.frombuffer(dataset.fill, spelled.base).reshape(spelled.shape)
 
     def run(self, index: NDArray[np.uint64], most: int) -> Flow[None]:
         """Read the chunks that `index` lists; what else is wanted holds the fill value."""
-        grid = [-(-side // chunk) for side, chunk in zip(self._selection.source, self._chunks, strict=True)]
         rows = iter(index.tolist())
         row = next(rows, None)
         for part in self._selection.over(self._chunks):
             number = 0
-            for position, side in zip(part.chunk, grid, strict=True):
+            for position, side in zip(part.chunk, self._grid, strict=True):
                 number = number * side + position
             if row is None or row[0] != number:
                 self._destination[part.target] = self._fill

@@ -19,6 +19,10 @@ class Plugin:
         """Build the application."""
         return Endpoints(service, document)
 
+    def openapi(self) -> bytes:
+        """Encode the OpenAPI document; it is served by the application as well."""
+        return document()
+
     def failure(self, status: int, text: str) -> tuple[str, bytes]:
         """Media type and body of an error that the server answers itself."""
         return PROBLEM, encode_json(Problem(title=text, status=status, detail=text, code="error"))

@@ -203,7 +203,8 @@ class Native:
         found = file or await self._store.lookup(path, access)
         if not isinstance(found, model.File):
             raise NotFound(f"{path or '/'} is a directory")
-        commit = 0 if self._writing is None else await self._writing.commit_number(path, access)
+        written = self._writing if found.is_hdf5 else None
+        commit = 0 if written is None else await written.commit_number(path, access)
         return State(found.generation, commit)
 
     async def _of_one_state(
