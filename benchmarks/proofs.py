@@ -27,7 +27,7 @@ MiB = 1 << 20
 CLIENTS = 8
 ROWS = 4096  # of 1 MiB
 SLICES = 1 << 24
-DAMAGED = 1500  # copies of each of two files
+DAMAGED = 400  # copies of each of two files
 OBJECTS = ("/", "/types", "/attributes", "/filters/gzip_shuffle_fletcher32", "/layouts/sparse", "/links")
 
 
