@@ -17,6 +17,8 @@ from ndstream.stores.hdf5.overlay import ZEROS, Overlay
 #: A write of that much behind the floor goes straight to the file. Less goes through the journal, as long as all of it
 #: together is less: that costs less than to synchronise two files.
 _STRAIGHT = 128 * KiB
+#: The beginning never goes straight: a file that was never committed must not look like one that was.
+_HEAD = 4 * KiB
 _PIECE = 1 * MiB
 _RUN = 64  # buffers written to the main file at once
 
@@ -42,7 +44,8 @@ class Draft:
     """
 
     def __init__(self, main: DiskFile, log: Log, sync: Callable[[DiskFile], None]) -> None:
-        self.size = self._committed = self._length = self._floor = main.status().st_size
+        self.size = self._committed = self._length = main.status().st_size
+        self._floor = max(_HEAD, self.size)
         self.straight = 0
         self._main = main
         self._log = log
@@ -69,6 +72,9 @@ class Draft:
         """Put the bytes of `view`, at least one, at `start`."""
         stop = start + len(view)
         self._grow(start)
+        if start < self._floor < stop:
+            self.write(start, view[: self._floor - start])
+            start, view = self._floor, view[self._floor - start :]
         if self._goes_straight(start, stop):
             self._write_straight(start, view)
         else:
@@ -130,7 +136,7 @@ class Draft:
 
     def sink(self) -> None:
         """Lower the floor to the end of the file, after a checkpoint."""
-        self._floor = self.size
+        self._floor = max(_HEAD, self.size)
 
     def _begin(self) -> None:
         self._overlay.clear()

@@ -16,10 +16,10 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, NoReturn, Self
+from typing import Any, Literal, NoReturn, Self
 
 from ndstream.core.limits import DEFAULT_LIMITS, Limits
 from ndstream.errors import Conflict, Exists, FileInUse, InvalidRequest, NDStreamError, StorageFailed
@@ -40,8 +40,9 @@ class JournaledFile:
     closed before it is rolled back. In memory there is 1 MiB of data, and an index of the ranges that are overwritten
     (`Overlay`), however large the transaction.
 
-    After an error of the disk nothing more is written, and what h5py still writes is dropped without another error,
-    so that it can be closed: `rollback` makes the file usable again, unless `lost`. Not for several threads at once.
+    When the disk fails while h5py writes, h5py is not told: the HDF5 library could neither use nor close its file after
+    an error in the middle of a flush. What it goes on writing is dropped, `failure` says why, and `stage` raises it.
+    `rollback` makes the file usable again, unless it is `lost`. Not for several threads at once.
 
     Attributes
     ----------
@@ -102,7 +103,8 @@ class JournaledFile:
         path : Path
             Its directory must be writable: the journal is made there.
         create : bool
-            Make an empty file, which must not exist. When it is closed, or recovered, without a commit it is removed.
+            Make the file, which must not exist, or be empty. When it is closed, or recovered, without a commit it is
+            removed.
         number : int
             Number of the last commit, if the caller knows one; the next is one higher. What is recovered counts more.
         durability : {"fsync", "flush"}
@@ -126,13 +128,13 @@ class JournaledFile:
         path = path.parent.resolve() / path.name if create else path.resolve()
         recovered = recover(path, disk=disk)
         try:
-            main = _open_main(path, disk, create=create)
+            main, created = _open_main(path, disk, create=create)
             try:
                 journal = _open_journal(path, main, disk)
                 try:
                     # fmt: off
                     opened = cls(
-                        path, main, journal, created=create, recovered=recovered, durability=durability, limits=limits,
+                        path, main, journal, created=created, recovered=recovered, durability=durability, limits=limits,
                         number=max(number, recovered.commit) if recovered else number,
                     )
                     # fmt: on
@@ -143,7 +145,7 @@ class JournaledFile:
                     journal.close()
                     raise
             except BaseException:
-                if create:
+                if created:
                     disk.remove(path)
                 main.close()
                 raise
@@ -174,7 +176,7 @@ class JournaledFile:
 
     @property
     def failure(self) -> NDStreamError | None:
-        """The error after which nothing more was written; None as long as all is well."""
+        """Why nothing more is written; None as long as all is well. Worth a look after every operation of h5py."""
         return self._failure
 
     @property
@@ -221,31 +223,20 @@ class JournaledFile:
     def write(self, data: Buffer) -> int:
         """Write all of `data` (a contiguous buffer of bytes) at the position; returns its length.
 
-        Raises
-        ------
-        StorageFull, StorageFailed
-            Once; after that what is written is dropped, until `rollback`.
+        Raises nothing when the disk does not take it: see `failure`.
         """
         view = memoryview(data)
         start, self._position = self._position, self._position + len(view)
         if view and not self._dropping:
-            with self._changing():
-                self._draft.write(start, view)
+            self._change(self._draft.write, start, view)
         return len(view)
 
     def truncate(self, size: int | None = None) -> int:
-        """Make the file `size` bytes long, or end it at the position; new bytes are zero.
-
-        Raises
-        ------
-        StorageFull, StorageFailed
-            As `write` does.
-        """
+        """Make the file `size` bytes long, or end it at the position; new bytes are zero. Fails as `write` does."""
         if size is None:
             size = self._position
         if size != self._draft.size and not self._dropping:
-            with self._changing():
-                self._draft.resize(size)
+            self._change(self._draft.resize, size)
         return size
 
     def flush(self) -> None:
@@ -406,26 +397,27 @@ class JournaledFile:
             number = self._log.commit(self._draft.size, touch._replace(dirty=going_on), note)
             self._sync(self._log.file)
         except OSError as error:
-            raise self._stopped(error) from error
+            self._stop(error)
+            self._raise_failure()
         except BaseException as error:
             self._lose(error)  # interrupted, before or after it was decided
             raise
         self._changed = self._staged = True
         return number
 
-    @contextlib.contextmanager
-    def _changing(self) -> Iterator[None]:
+    def _change(self, change: Callable[..., None], *arguments: Any) -> None:
+        """Change the draft, without a word to h5py when that fails."""
         try:
             if not self._changed or self._staged:
                 self._require_idle()
                 if self._log.nbytes > self._limit:
                     self.checkpoint()
                 self._changed = True
-            yield
-        except OSError as error:
-            raise self._stopped(error) from error
+            change(*arguments)
+        except (OSError, RuntimeError) as error:
+            self._stop(error)
         except BaseException as error:
-            self._stopped(error)  # h5py takes it for not written
+            self._stop(error)
             raise
 
     def _require_idle(self) -> None:
@@ -442,12 +434,12 @@ class JournaledFile:
                 self._lose(error)
                 raise
 
-    def _stopped(self, error: BaseException) -> NDStreamError:
-        """Write nothing more until `rollback`; returns what to say of it."""
+    def _stop(self, error: BaseException) -> None:
+        """Write nothing more until `rollback`."""
         self._dropping = True
         if self._failure is None:
             self._failure = self._meaning(error)
-        return self._failure
+            self._failure.__cause__ = error
 
     def _lose(self, error: BaseException) -> None:
         """Write nothing more at all: the kernel forgets what it could not write, and trying again proves nothing."""
@@ -462,25 +454,32 @@ class JournaledFile:
     def _meaning(self, error: BaseException) -> NDStreamError:
         if isinstance(error, OSError):
             return failure_of(error, self.path)
-        return StorageFailed(f"{self.path.name}: interrupted by {type(error).__name__}")
+        return StorageFailed(f"{self.path.name}: {str(error) or 'interrupted'}")
 
     def _raise_failure(self) -> NoReturn:
         failure = self._failure or StorageFailed(f"{self.path.name}: writing has failed")
-        raise type(failure)(*failure.args)
+        raise type(failure)(*failure.args) from failure.__cause__
 
 
-def _open_main(path: Path, disk: type[DiskFile], *, create: bool) -> DiskFile:
+def _open_main(path: Path, disk: type[DiskFile], *, create: bool) -> tuple[DiskFile, bool]:
+    created = False
     try:
-        main = disk.open(path, os.O_RDWR | (os.O_CREAT | os.O_EXCL if create else 0), 0o666)
-    except FileExistsError:
-        raise Exists(f"there is a file {path.name} already") from None
+        main = disk.open(path)
+    except FileNotFoundError:
+        if not create:
+            raise
+        main = disk.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        created = True
     if not stat.S_ISREG(main.status().st_mode):
         main.close()
         raise InvalidRequest(f"{path.name} is not a regular file")
+    if create and main.status().st_size:
+        main.close()
+        raise Exists(f"there is a file {path.name} already")
     if not main.lock(shared=True):
         main.close()
         raise FileInUse(f"{path.name} is open for writing in another program")
-    return main
+    return main, created
 
 
 def _open_journal(path: Path, main: DiskFile, disk: type[DiskFile]) -> DiskFile:

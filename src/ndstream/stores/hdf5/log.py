@@ -93,7 +93,7 @@ class Log:
             page[place : place + len(packed)] = packed
         self.file.write(0, page)
         self._length = self.file.status().st_size
-        self._slot, self._checksum, self._applied = SLOT, header.checksum, header.commit
+        self._slot, self._checksum, self._applied = SLOT, header.seed, header.commit
         self._began: tuple[int, int] | None = None
         self._clear()
         self.mark(self.touch)

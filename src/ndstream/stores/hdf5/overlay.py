@@ -70,6 +70,8 @@ class Overlay:
 
     def pieces(self, start: int, stop: int) -> Iterator[Piece]:
         """Yield what covers [start, stop), in the order of the file, cut to it."""
+        if start >= stop:
+            return
         cells = self._cells
         first, last = start >> _SHIFT, (min(stop, self.end) - 1) >> _SHIFT
         keys = range(first, last + 1)

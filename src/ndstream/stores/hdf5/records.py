@@ -12,8 +12,8 @@ stands before the first record. All numbers are little-endian. Records begin at 
 
 A PART holds bytes of a commit that is not complete, a COMMIT the rest of them and the decision. An extent is a range of
 the main file; the payload holds the bytes of the extents one behind the other, in the order of writing, later ones on
-top. Extents of zeros have no bytes. The checksum of a record begins with that of the record before it, the first with
-that of the header, so that records stand or fall with all that were before them. A mark begins with that of its record.
+top. Extents of zeros have no bytes. Every record and every mark holds the checksum of the record before it, so that a
+record counts only with all that were before it; the first one has the checksum of the epoch there.
 """
 
 from __future__ import annotations
@@ -85,9 +85,9 @@ class Header(NamedTuple):
         return head + _SUM.pack(zlib.crc32(head))
 
     @property
-    def checksum(self) -> int:
-        """What the packed header ends with."""
-        return int(_SUM.unpack_from(self.pack(), _HEADER.size - _SUM.size)[0])
+    def seed(self) -> int:
+        """What stands for the checksum of a record before the first."""
+        return zlib.crc32(pack_epoch(self.epoch))
 
 
 HEADER = _HEADER.size

@@ -117,10 +117,8 @@ def _lock_journal(path: Path, disk: type[DiskFile]) -> DiskFile | None:
 def _recover(path: Path, journal: DiskFile, disk: type[DiskFile]) -> Recovered | None:
     try:
         found = scan(journal)
-    except Corrupt:
-        raise Corrupt(
-            f"{journal_path(path).name}, the journal of {path.name}, is damaged: move it away {_ADVICE}"
-        ) from None
+    except Corrupt as error:
+        raise Corrupt(f"{path.name}: {error}; move {journal_path(path).name} away {_ADVICE}") from None
     main = _open_main(path, disk)
     try:
         if found is None:
@@ -167,6 +165,8 @@ def _restore(path: Path, journal: DiskFile, found: Scan, main: DiskFile, disk: t
     # What a crash of the machine left of commits that were not synchronised, nobody knows.
     commits = [commit for commit in found.commits if not same_boot or commit.number > found.applied]
     untouched = _untouched(found, main, same_boot=same_boot)
+    # A transaction that was never decided has written straight behind the end.
+    straight = found.touch is not None and found.touch.dirty
     nbytes = 0
     if commits:
         if not untouched:
@@ -176,10 +176,10 @@ def _restore(path: Path, journal: DiskFile, found: Scan, main: DiskFile, disk: t
             )
         nbytes = replay(journal, found, commits, main)
     elif found.header.created and not found.commits:
-        if untouched and _signature(main) != _SIGNATURE:
+        if not main.status().st_size or (straight and untouched and not _is_hdf5(main)):
             disk.remove(path)
         return None
-    elif found.touch.dirty and untouched and main.status().st_size > found.end:
+    elif straight and untouched and main.status().st_size > found.end:
         main.resize(found.end)
     main.sync()
     notes = tuple((commit.number, commit.note) for commit in found.commits)
@@ -189,12 +189,12 @@ def _restore(path: Path, journal: DiskFile, found: Scan, main: DiskFile, disk: t
 def _untouched(found: Scan, main: DiskFile, *, same_boot: bool) -> bool:
     """Whether nobody but us has written to the main file, as far as that can be told."""
     status = main.status()
-    if same_boot and not found.touch.dirty:
-        return (status.st_size, status.st_mtime_ns) == (found.touch.size, found.touch.mtime)
+    if same_boot and found.touch is not None and not found.touch.dirty:
+        return (status.st_size, status.st_mtime_ns) == found.touch[:2]
     return status.st_mtime_ns <= found.time + _GRACE
 
 
-def _signature(main: DiskFile) -> bytes:
+def _is_hdf5(main: DiskFile) -> bool:
     start = bytearray(len(_SIGNATURE))
     main.read(0, memoryview(start))
-    return bytes(start)
+    return start == _SIGNATURE

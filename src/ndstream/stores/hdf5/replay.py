@@ -66,8 +66,8 @@ class Scan:
         Of that record, or of the header.
     applied : int
         Number of the last commit that is known to be carried out, as long as the machine runs.
-    touch : Touch
-        The main file when we had last written to it.
+    touch : Touch or None
+        The main file when we had last written to it; None when what was noted of it is damaged.
     commits : list of Commit
         The decided ones, oldest first.
     """
@@ -77,7 +77,7 @@ class Scan:
     slot: int
     checksum: int
     applied: int
-    touch: Touch
+    touch: Touch | None
     commits: list[Commit] = field(default_factory=list)
 
     @property
@@ -102,7 +102,7 @@ def scan(journal: DiskFile) -> Scan | None:
     header = _header(journal)
     if header is None:
         return None
-    found = Scan(header, journal.status().st_mtime_ns, SLOT, header.checksum, header.commit, Touch(0, 0))
+    found = Scan(header, journal.status().st_mtime_ns, SLOT, header.seed, header.commit, Touch(0, 0))
     parts: list[Stored] = []
     while True:
         _take_mark(journal, found)
@@ -135,14 +135,13 @@ def _header(journal: DiskFile) -> Header | None:
 
 
 def _take_mark(journal: DiskFile, found: Scan) -> None:
-    if not any(_bytes(journal, found.slot, SECTOR)):
-        return
     taken = _whole(journal, found.slot, found.header.epoch)
     if taken is not None and taken[0].kind == Kind.MARK and taken[0].before == found.checksum:
         _learn(found, taken[0])
-    else:
-        # It is damaged, and may have said that we were writing.
-        found.touch = found.touch._replace(dirty=True)
+        return
+    slot = _bytes(journal, found.slot, SECTOR)
+    if len(slot) == SECTOR and any(slot):
+        found.touch = None
 
 
 def _learn(found: Scan, record: Record) -> None:
@@ -185,14 +184,11 @@ def _goes_on(journal: DiskFile, found: Scan) -> bool:
     return False
 
 
-def write_mark(journal: DiskFile, found: Scan, touch: Touch) -> None:
-    """Note in the journal, durably, what is known of the main file."""
-    # fmt: off
+def _mark_dirty(journal: DiskFile, found: Scan) -> None:
+    """Note in the journal, durably, that it is we who write to the main file."""
     record = Record(
-        Kind.MARK, touch.dirty, found.checksum, found.header.epoch, found.commit, 0, found.applied, time.time_ns(),
-        touch.size, touch.mtime,
+        Kind.MARK, True, found.checksum, found.header.epoch, found.commit, 0, found.applied, time.time_ns(), 0, 0
     )
-    # fmt: on
     journal.write(found.slot, record.pack()[0])
     journal.sync()
 
@@ -204,7 +200,7 @@ def replay(journal: DiskFile, found: Scan, commits: list[Commit], main: DiskFile
     """
     total = since = 0
     # Should we be interrupted, the file was written to by us now, not by others after the journal.
-    write_mark(journal, found, found.touch._replace(dirty=True))
+    _mark_dirty(journal, found)
     for commit in commits:
         for stored in commit.records:
             for offset, piece in _writes(journal, stored):
@@ -214,7 +210,7 @@ def replay(journal: DiskFile, found: Scan, commits: list[Commit], main: DiskFile
                 since += len(kept)
                 if since > REFRESH:
                     since = 0
-                    write_mark(journal, found, found.touch._replace(dirty=True))
+                    _mark_dirty(journal, found)
     if main.status().st_size != found.end:
         main.resize(found.end)
     return total

@@ -1,0 +1,19 @@
+"""A process that writes through a journal is killed: every acknowledged commit is there, and no half of another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.stores.hdf5.killing import kill_at_random, kill_everywhere
+from tests.stores.hdf5.workload import Version
+
+
+@pytest.mark.parametrize("version", ["earliest", "latest"])
+def test_at_each_of_its_calls(version: Version, tmp_path: Path) -> None:
+    assert kill_everywhere(tmp_path, version, 5) > 80
+
+
+@pytest.mark.parametrize("version", ["earliest", "latest"])
+def test_at_random_moments(version: Version, tmp_path: Path) -> None:
+    assert kill_at_random(tmp_path, version, 8) > 16
