@@ -36,6 +36,7 @@ from ndstream.stores.hdf5.messages import (
 )
 from ndstream.stores.hdf5.owned import Owned
 from ndstream.stores.hdf5.reader import Reader
+from ndstream.stores.hdf5.stored import StoredChunkReading
 
 T = TypeVar("T")
 
@@ -170,6 +171,15 @@ class Owners:
         if watch is not None and reading.ready is not None:
             watch.end()
         return reading
+
+    async def stored(self, owned: Owned, name: str, access: Access, choice: Choice) -> StoredChunkReading:
+        """Prepare to read chunks of a dataset as they are stored, as of the last commit."""
+        kept = await self._current(owned, name, access)
+        selection = chosen(choice, kept.located, name)
+        watch: Watch | None = None
+        if kept.file is not None:
+            watch = owned.watch(kept.located.dataset.address, lambda: self._relocate(owned, name, access))
+        return self._reader.open_stored(kept.located, selection, file=kept.file, watch=watch)
 
     async def _current(self, owned: Owned, name: str, access: Access) -> _Kept:
         while True:

@@ -33,6 +33,7 @@ from ndstream.stores.hdf5.messages import Located
 from ndstream.stores.hdf5.plan import plan
 from ndstream.stores.hdf5.reading import LibraryReading, Means, PieceReading, ReadyReading, at_hand, whole
 from ndstream.stores.hdf5.spool import Spool, SpoolFiles, unspooled
+from ndstream.stores.hdf5.stored import StoredChunkReading, StoredRows
 from ndstream.stores.hdf5.work import Copying, Decoding, Filling, Work
 from ndstream.wire.buffers import BufferPool
 
@@ -140,6 +141,29 @@ class Reader:
         else:
             file.check()
         return ReadyReading(dtype, selection.shape, ready)
+
+    def open_stored(
+        self, located: Located, selection: Selection, *, file: OpenFile | None = None, watch: Watch | None = None
+    ) -> StoredChunkReading:
+        """Prepare to read the chunks that a selection touches as they are stored; parameters as of `open`.
+
+        Raises
+        ------
+        Replaced
+            When the file is not the one that was located.
+        UnsupportedDType
+            When the dataset is not stored in chunks that can be decoded without the HDF5 library.
+        """
+        layout = located.layout
+        if not isinstance(layout, Chunked):
+            raise UnsupportedDType("the dataset is not stored in chunks that can be decoded without the HDF5 library")
+        if file is None:
+            file = self._files.open(located.file, located.generation)
+        rows = StoredRows(layout, selection)
+        dtype, means = located.dataset.dtype, self._means
+        works = rows.works(file, means.limits)
+        reading = PieceReading(dtype, selection.shape, rows.nbytes, means, file, works, watch, rows.refresh)
+        return StoredChunkReading(located.dataset, rows, reading)
 
     @property
     def budget(self) -> Budget:

@@ -20,7 +20,7 @@ from ndstream.core.counters import Counters
 from ndstream.core.limits import DEFAULT_LIMITS, KiB, Limits
 from ndstream.core.model import Dataset, Directory, File, Group, Node
 from ndstream.core.operations import Committed, Event, Operation
-from ndstream.core.ports import Access, Detail, Reading, StoreFactory, Writing
+from ndstream.core.ports import Access, Detail, Reading, StoredReading, StoreFactory, Writing
 from ndstream.core.selection import Selection
 from ndstream.errors import Forbidden, NotFound, Replaced
 from ndstream.stores.hdf5.cache import ByteCache
@@ -132,16 +132,31 @@ class HDF5Store:
             owned = self._owners and self._owners.active(found)
             if self._owners and owned:
                 return await self._owners.read(owned, name, access, selection)
-            target = _target(found, name, access)
-            key = (found.real, found.generation, name, access.hidden)
-            kept: Located | None = self._kept.get(key)
-            self._counters.add("cache_misses" if kept is None else "cache_hits", label="locate")
-            if kept is None or not _is_current(kept, found):
-                kept = await self._flights.join(key, lambda: self._locate(key, target))
+            kept = await self._located(found, name, access)
             try:
+                target = _target(found, name, access)
                 return await self._reader.open(kept, chosen(selection, kept, name), self._fetch(target))
             except Replaced:
-                self._kept.discard(key)
+                self._kept.discard(_layout_key(found, name, access))
+                raise
+
+        return await self._settled(path, access, work)
+
+    async def stored(
+        self, path: str, name: str, access: Access, selection: Selection | Callable[[tuple[int, ...]], Selection] | None
+    ) -> StoredReading:
+        """See `ndstream.core.ports.StoredChunks`."""
+        name = self._absolute(name)
+
+        async def work(found: Found) -> StoredReading:
+            owned = self._owners and self._owners.active(found)
+            if self._owners and owned:
+                return await self._owners.stored(owned, name, access, selection)
+            kept = await self._located(found, name, access)
+            try:
+                return self._reader.open_stored(kept, chosen(selection, kept, name))
+            except Replaced:
+                self._kept.discard(_layout_key(found, name, access))
                 raise
 
         return await self._settled(path, access, work)
@@ -234,6 +249,15 @@ class HDF5Store:
             self._kept.put(key, described, _ENTRY + _BULK * text + data)
         return described
 
+    async def _located(self, found: Found, name: str, access: Access) -> Located:
+        key = _layout_key(found, name, access)
+        kept: Located | None = self._kept.get(key)
+        self._counters.add("cache_misses" if kept is None else "cache_hits", label="locate")
+        if kept is None or not _is_current(kept, found):
+            target = _target(found, name, access)
+            kept = await self._flights.join(key, lambda: self._locate(key, target))
+        return kept
+
     async def _locate(self, key: Hashable, target: Target) -> Located:
         located = await self._pool.call(Locate(target=target))
         assert isinstance(located, Located)
@@ -249,6 +273,10 @@ class HDF5Store:
             return fetched.data
 
         return fetch
+
+
+def _layout_key(found: Found, name: str, access: Access) -> Hashable:
+    return (found.real, found.generation, name, access.hidden)
 
 
 def _target(found: Found, name: str, access: Access) -> Target:

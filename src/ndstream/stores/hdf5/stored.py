@@ -1,0 +1,154 @@
+"""Chunks on their way out as they are stored, for clients that decode them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndstream.core.limits import Limits
+from ndstream.core.model import Dataset
+from ndstream.core.selection import Selection, Span
+from ndstream.errors import Replaced
+from ndstream.stores.hdf5.descriptors import OpenFile
+from ndstream.stores.hdf5.layout import Chunked
+from ndstream.stores.hdf5.messages import Located
+from ndstream.stores.hdf5.reading import PieceReading
+
+
+class StoredRows:
+    """The stored chunks that a selection touches.
+
+    Parameters
+    ----------
+    layout : Chunked
+    selection : Selection
+        Of the shape of the dataset.
+
+    Attributes
+    ----------
+    index : ndarray, shape (n, 3), uint64
+        As of `ndstream.core.ports.StoredReading`.
+    """
+
+    def __init__(self, layout: Chunked, selection: Selection) -> None:
+        rows = _touched(layout, selection)
+        self._numbers = np.frombuffer(layout.numbers, "<u8")[rows]
+        self._offsets, self._sizes = _places(layout, rows)
+        masks = np.frombuffer(layout.masks, "<u4")
+        self.index = np.zeros((rows.size, 3), np.uint64)
+        self.index[:, 0] = self._numbers
+        self.index[:, 1] = self._sizes
+        self.index[:, 2] = masks[rows] if masks.size else 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all together."""
+        return int(self._sizes.sum(dtype=np.int64))
+
+    def refresh(self, located: Located) -> None:
+        """Make sure that the chunks are where they were; raises `Replaced`.
+
+        A dataset that became longer may have its last chunk elsewhere, in another length than was announced.
+        """
+        layout = located.layout
+        if isinstance(layout, Chunked):
+            numbers = np.frombuffer(layout.numbers, "<u8")
+            rows = np.searchsorted(numbers, self._numbers)
+            if self._numbers.size == 0 or (rows < numbers.size).all():
+                offsets, sizes = _places(layout, rows)
+                if np.array_equal(offsets, self._offsets) and np.array_equal(sizes, self._sizes):
+                    return
+        raise Replaced("chunks have been stored elsewhere while they were read")
+
+    def works(self, file: OpenFile, limits: Limits) -> Iterator[Loading]:
+        """Cut what is to be read into pieces of at most `Limits.piece`, in the order of the index."""
+        ranges: list[tuple[int, int]] = []
+        room = limits.piece
+        for offset, size in zip(self._offsets.tolist(), self._sizes.tolist(), strict=True):
+            start = 0
+            while start < size:
+                count = min(size - start, room)
+                if ranges and sum(ranges[-1]) == offset + start:
+                    ranges[-1] = (ranges[-1][0], ranges[-1][1] + count)
+                else:
+                    ranges.append((offset + start, count))
+                start += count
+                room -= count
+                if not room:
+                    yield Loading(file, ranges)
+                    ranges, room = [], limits.piece
+        if ranges:
+            yield Loading(file, ranges)
+
+
+class Loading:
+    """A piece of the stored bytes: ranges of the file, one behind the other."""
+
+    shares = 1
+    scratch = 0
+
+    def __init__(self, file: OpenFile, ranges: list[tuple[int, int]]) -> None:
+        self.nbytes = sum(count for _, count in ranges)
+        self._file = file
+        self._ranges = ranges
+
+    def run(self, out: NDArray[np.uint8]) -> None:
+        """Read the piece."""
+        at = 0
+        for offset, count in self._ranges:
+            self._file.read(offset, out[at : at + count])
+            at += count
+
+    def stop(self) -> None:
+        """Do nothing: it is short work."""
+
+
+class StoredChunkReading:
+    """Stored chunks on their way out; see `ndstream.core.ports.StoredReading`."""
+
+    def __init__(self, dataset: Dataset, rows: StoredRows, reading: PieceReading) -> None:
+        self.dataset = dataset
+        self.index: NDArray[np.uint64] = rows.index
+        self.nbytes = rows.nbytes
+        self._reading = reading
+
+    def buffers(self) -> AsyncIterator[memoryview]:
+        """The chunks one behind the other, in pieces."""
+        return self._reading.buffers()
+
+    async def aclose(self) -> None:
+        """Give back what the reading holds."""
+        await self._reading.aclose()
+
+
+def _places(layout: Chunked, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
+    return np.frombuffer(layout.offsets, "<u8")[rows], np.frombuffer(layout.sizes, "<u4")[rows]
+
+
+def _touched(layout: Chunked, selection: Selection) -> NDArray[np.int64]:
+    """Rows of the chunk index that a selection touches, ascending."""
+    numbers = np.frombuffer(layout.numbers, "<u8")
+    if selection.is_everything or not selection.count or not numbers.size:
+        return np.arange(numbers.size if selection.count else 0)
+    counts = tuple(-(-side // length) for side, length in zip(selection.source, layout.chunks, strict=True))
+    places = np.unravel_index(numbers.astype(np.int64), counts)
+    keep = np.ones(numbers.size, np.bool_)
+    for number, axis in enumerate(selection.axes):
+        if number in selection.joint:
+            continue
+        needed = np.zeros(counts[number], np.bool_)
+        length = layout.chunks[number]
+        if isinstance(axis, Span) and abs(axis.step) <= length:
+            low, high = axis.bounds()
+            needed[low // length : -(-high // length)] = True
+        else:
+            needed[axis.expand() // length] = True
+        keep &= needed[places[number]]
+    if selection.joint:
+        grid = tuple(counts[number] for number in selection.joint)
+        points = [selection.axes[number].expand() // layout.chunks[number] for number in selection.joint]
+        mine = np.ravel_multi_index(tuple(points), grid)
+        keep &= np.isin(np.ravel_multi_index(tuple(places[number] for number in selection.joint), grid), mine)
+    return np.flatnonzero(keep)
