@@ -61,8 +61,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Everything a server is told.
 
     `roots` maps names to directories or files ("" to the directory whose content is the root), `access` virtual
-    directories to the roles that a user must have, all of them, to see what is in it; `media_types` patterns of file
-    names to media types. `file` is where it came from.
+    directories to the roles that a user must have, all of them, to see what is in it, `writable` those to the roles
+    that a user must have to write there; `media_types` patterns of file names to media types. `file` is where it came
+    from.
     """
 
     server: ServerSettings = ServerSettings()
@@ -70,6 +71,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     users: UserSettings = UserSettings()
     roots: dict[str, Path] = {}
     access: dict[str, frozenset[str]] = {}
+    writable: dict[str, frozenset[str]] = {}
     media_types: dict[str, str] = {}
     file: Path | None = None
     overrides: Mapping[str, Mapping[str, Any]] = {}
@@ -99,6 +101,7 @@ _SECTIONS: dict[str, type[ServerSettings | UserSettings | Limits]] = {
 _TABLES = {
     "roots": "name = directory or file to serve under it, or / = directory whose content is the root",
     "access": "virtual directory = list of roles, all of which a user needs",
+    "writable": "virtual directory = list of roles, all of which a user needs to write there",
     "media_types": "pattern of file names, or with a slash of virtual paths = media type",
 }
 _ZERO_ALLOWED = frozenset(
@@ -145,6 +148,7 @@ def load(
         users=_section(UserSettings, "users", document, environ, flags.get("users", {})),
         roots={_virtual(key): _path(value, Path.cwd()) for key, value in tables["roots"].items()},
         access={_virtual(key): frozenset(value) for key, value in tables["access"].items()},
+        writable={_virtual(key): frozenset(value) for key, value in tables["writable"].items()},
         media_types=dict(tables["media_types"]),
         file=file,
         overrides=flags,
@@ -451,7 +455,7 @@ def _free_table(name: str, document: Document) -> dict[str, Any]:
     table = document.table.get(name, {})
     if not isinstance(table, dict):
         raise document.error([name], f"expected a table: write [{name}] and below it {_TABLES[name]}")
-    kind: Any = list[str] if name == "access" else str
+    kind: Any = list[str] if name in ("access", "writable") else str
     for key, value in table.items():
         try:
             msgspec.convert(value, kind)
@@ -460,7 +464,7 @@ def _free_table(name: str, document: Document) -> dict[str, Any]:
     if name == "media_types" or document.path is None:
         return table
     _check_paths(name, table, document)
-    if name == "access":
+    if name in ("access", "writable"):
         return table
     return {key: _root(key, value, document) for key, value in table.items()}
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,43 +12,18 @@ import numpy as np
 import pytest
 
 import ndstream
-from ndstream.config import load
-from ndstream.core import registry
-from ndstream.core.ports import ASGIApp, Receive, Scope, Send, Service, Writing
 from ndstream.errors import Conflict, Exists, Forbidden, InvalidRequest, NotFound
-from ndstream.protocols.native import plugin
-from ndstream.server.run import Server
-from ndstream.stores.hdf5.store import HDF5Store
-
-
-class ForWriters(plugin.Plugin):
-    """The native protocol for users who may write everywhere."""
-
-    def app(self, service: Service) -> ASGIApp:
-        app = super().app(service)
-
-        async def writing(scope: Scope, receive: Receive, send: Send) -> None:
-            scope["ndstream.access"] = replace(scope["ndstream.access"], writable=frozenset({""}))
-            await app(scope, receive, send)
-
-        return writing
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> Iterator[str]:
+def url(ndstream_server: Any, tmp_path: Path) -> str:
     (tmp_path / "served").mkdir()
     with h5py.File(tmp_path / "served" / "f.h5", "w") as file:
         file.create_dataset("rows", data=np.arange(12.0).reshape(4, 3), maxshape=(None, 3))
         file["g/x"] = np.zeros(5, ">i4")
-    with ExitStack() as stack:
-        stack.callback(registry.register(registry.PROTOCOLS, "writers", ForWriters()))
-        overrides: dict[str, dict[str, Any]] = {
-            "server": {"port": 0, "protocols": ("writers",)},
-            "users": {"file": tmp_path / "users"},
-        }
-        store = HDF5Store({"": tmp_path / "served"}, writing=Writing(durability="flush"))
-        server = stack.enter_context(Server(load(overrides=overrides, environ={}), store=store))
-        yield f"http://127.0.0.1:{server.port}"
+    server = ndstream_server(tmp_path / "served", writable={"/": []})
+    found: str = server.url
+    return found
 
 
 def plain(url: str, name: str) -> Any:

@@ -24,6 +24,9 @@ def serve(
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="TCP port; 0 picks a free one.  [default: 8000]")
     ] = None,
+    writable: Annotated[
+        bool, typer.Option("--writable", help="Let whoever sees a file write to it; [writable] can say it finer.")
+    ] = False,
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="Configuration file (TOML).")] = None,
     workers: Annotated[
         int | None, typer.Option(min=0, help="Processes that hold the HDF5 library; 0 means one per core.")
@@ -33,7 +36,7 @@ def serve(
     ] = None,
     access_log: Annotated[bool, typer.Option("--access-log", help="Log a line for every request.")] = False,
 ) -> None:
-    """Serve HDF5 files, read-only, until Ctrl-C.
+    """Serve HDF5 files, read-only unless told otherwise, until Ctrl-C.
 
     One directory: its content is the root. Several paths, or a file: each under its own name; NAME=PATH gives another.
     """
@@ -46,6 +49,7 @@ def serve(
         "server": {"host": host, "port": port, "log_level": log_level, "access_log": access_log or None},
         "limits": {"workers": workers},
         "roots": roots_of(paths or []),
+        "writable": {"/": []} if writable else {},
     }
     settings = load(config, overrides=given)
     if not settings.roots:

@@ -26,6 +26,7 @@ from ndstream.core.ports import (
     Starting,
     Store,
     StoreFactory,
+    Writing,
 )
 from ndstream.errors import ConfigError, NDStreamError, NotFound
 from ndstream.server.answer import JSON, TEXT, Answer
@@ -69,7 +70,7 @@ class Application:
         self._version = version("ndstream")
         self.counters = Counters()
         self.turns = Turns(config.limits.requests_per_user)
-        self.authenticator = Authenticator(UserFile(config.users_file), config.access)
+        self.authenticator = Authenticator(UserFile(config.users_file), config.access, config.writable)
         self.store = store if store is not None else _open_store(config, self.counters)
         self._plugins = _plugins(config)
         self._meters: dict[str, Meter] = {}
@@ -125,9 +126,11 @@ class Application:
             They are wrong; everything stays as it was.
         """
         config = reload(self._config)
-        self.authenticator.reload(UserFile(config.users_file), config.access)
+        self.authenticator.reload(UserFile(config.users_file), config.access, config.writable)
         self.turns.most = config.limits.requests_per_user
         later = [name for name in ("server", "limits", "roots", "media_types") if self._differs(config, name)]
+        if bool(config.writable) != bool(self._config.writable):
+            later.append("writable")
         self._config = config
         log.info("configuration read again")
         return "configuration read again" + (f"; changed, but only with a restart: {', '.join(later)}" if later else "")
@@ -229,7 +232,13 @@ class Application:
 
 def _open_store(config: Config, counters: Counters) -> Store:
     factory: StoreFactory = registry.load(registry.STORES, config.server.store)
-    return factory(config.roots, limits=config.limits, counters=counters, media_types=config.media_types)
+    return factory(
+        config.roots,
+        limits=config.limits,
+        counters=counters,
+        media_types=config.media_types,
+        writing=Writing() if config.writable else None,
+    )
 
 
 def _plugins(config: Config) -> list[ProtocolPlugin]:

@@ -49,15 +49,24 @@ class Authenticator:
         out at once.
     access : mapping of str to frozenset of str
         Virtual directory to the roles that it takes, all of them, to see it and what is below.
+    writable : mapping of str to frozenset of str, optional
+        Virtual directory to the roles that it takes, all of them, to write to it and what is below; none at all lets
+        everybody who sees it. What is in no such directory is written to by nobody.
     clock : callable
         Seconds, monotonic.
     """
 
     def __init__(
-        self, users: UserFile, access: Mapping[str, frozenset[str]], *, clock: Callable[[], float] = monotonic
+        self,
+        users: UserFile,
+        access: Mapping[str, frozenset[str]],
+        writable: Mapping[str, frozenset[str]] | None = None,
+        *,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._users = users
         self._access = dict(access)
+        self._writable = dict(writable or {})
         self._clock = clock
         self._secret = secrets.token_bytes(32)
         self._anonymous: dict[str, Access] = {}
@@ -70,10 +79,16 @@ class Authenticator:
         """End the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def reload(self, users: UserFile, access: Mapping[str, frozenset[str]]) -> None:
+    def reload(
+        self,
+        users: UserFile,
+        access: Mapping[str, frozenset[str]],
+        writable: Mapping[str, frozenset[str]] | None = None,
+    ) -> None:
         """Take other users and rules from now on."""
         self._users = users
         self._access = dict(access)
+        self._writable = dict(writable or {})
         self._forget()
 
     def anonymous(self, address: str) -> Access:
@@ -82,7 +97,7 @@ class Authenticator:
         if access is None:
             if len(self._anonymous) >= _MOST_ADDRESSES:
                 self._anonymous.clear()
-            access = self._anonymous[address] = Access(key=address, hidden=self._hidden(frozenset()))
+            access = self._anonymous[address] = self._allowed(None, address, frozenset())
         return access
 
     def remembered(self, credentials: bytes) -> Access | None:
@@ -128,7 +143,7 @@ class Authenticator:
                     raise NotAuthenticated("unknown user or wrong password")
         finally:
             suspect.queued -= 1
-        access = Access(user=name, key=name, hidden=self._hidden(user.roles))
+        access = self._allowed(name, name, user.roles)
         self._sessions[digest] = (access, self._clock() + SESSION)
         if len(self._sessions) > _MOST_SESSIONS:
             self._sessions.popitem(last=False)
@@ -140,8 +155,10 @@ class Authenticator:
             # Asked for, so that asyncio does not complain when nobody waits any more.
             check.exception()
 
-    def _hidden(self, roles: frozenset[str]) -> frozenset[str]:
-        return frozenset(path for path, needed in self._access.items() if not needed <= roles)
+    def _allowed(self, user: str | None, key: str, roles: frozenset[str]) -> Access:
+        hidden = frozenset(path for path, needed in self._access.items() if not needed <= roles)
+        writable = frozenset(path for path, needed in self._writable.items() if needed <= roles)
+        return Access(user=user, key=key, hidden=hidden, writable=writable)
 
     def _digest(self, credentials: bytes) -> bytes:
         # Keyed, so that what is kept in memory says nothing about the password.
