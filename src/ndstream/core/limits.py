@@ -57,6 +57,7 @@ class Limits:
     write_queue: Bytes = 1 * GiB  #: data that waits to be written to one file; more has to wait outside
     write_timeout: Seconds = 600.0  #: seconds one commit may take before its writer is given up
     reader_patience: Seconds = 5.0  #: seconds a commit waits for a reader of what it changes, before that fails
+    writers: int = 32  #: files that are written at a time, each by a process; more let those go that are idle
     writer_idle: Seconds = 60.0  #: seconds after the last write until the file is let go
     events: int = 1024  #: commits of one file that are remembered for those who follow it
     batch_keys: int = 4096  #: keys of batches of one file that are remembered, so that none is carried out twice

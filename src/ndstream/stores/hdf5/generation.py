@@ -12,3 +12,8 @@ def generation_of(status: os.stat_result) -> str:
     modification time in nanoseconds). Short, ASCII, fit for an ETag.
     """
     return f"{status.st_dev:x}-{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}"
+
+
+def identity_of(generation: str) -> str:
+    """Take from the name of a state which file it is a state of."""
+    return "-".join(generation.split("-")[:2])

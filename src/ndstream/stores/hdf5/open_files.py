@@ -12,7 +12,7 @@ from h5py import h5d, h5f, h5i, h5p
 
 from ndstream.errors import Corrupt, DataError, NotFound, Replaced
 from ndstream.stores.hdf5.faults import reason_of
-from ndstream.stores.hdf5.generation import generation_of
+from ndstream.stores.hdf5.generation import generation_of, identity_of
 
 #: Datasets kept open in each file. The library holds up to 8 MiB of decoded chunks for each.
 _DATASETS = 8
@@ -32,9 +32,11 @@ class OpenFile:
         Tells addresses in this file from those in others: bits above the ones that most addresses need.
     paths : dict of int to str, or None
         Path of every object by its address, once somebody has needed it (`ndstream.stores.hdf5.references`).
+    live : bool
+        Whether another program writes it in SWMR mode: then it may be read while it grows, by the library alone.
     """
 
-    __slots__ = ("_datasets", "descriptor", "generation", "id", "number", "path", "paths", "size")
+    __slots__ = ("_datasets", "descriptor", "generation", "id", "live", "number", "path", "paths", "size")
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -42,7 +44,7 @@ class OpenFile:
         self.paths: dict[int, str] | None = None
         self._datasets: OrderedDict[str, tuple[h5d.DatasetID, int]] = OrderedDict()
         try:
-            self.id = h5f.open(os.fsencode(path), h5f.ACC_RDONLY, _access())
+            self.id, self.live = _open(os.fsencode(path))
         except FileNotFoundError:
             raise NotFound("the file is not there any more") from None
         except PermissionError:
@@ -62,7 +64,8 @@ class OpenFile:
         Replaced
             It was written to, or another one had been put in its place.
         """
-        if generation_of(os.fstat(self.descriptor)) != generation:
+        now = generation_of(os.fstat(self.descriptor))
+        if now != generation and not (self.live and identity_of(now) == identity_of(generation)):
             raise Replaced("the file has changed while it was read")
 
     def keep(self, name: str, dataset: h5d.DatasetID, address: int) -> None:
@@ -95,6 +98,17 @@ class OpenFile:
 def number_of(path: str) -> int:
     """Bits that tell addresses in the file at a real path from those in others (`OpenFile.number`)."""
     return zlib.crc32(os.fsencode(path)) << 31
+
+
+def _open(path: bytes) -> tuple[h5f.FileID, bool]:
+    """Open a file for reading, and as one that is being written in SWMR mode if it can be read in no other way."""
+    try:
+        return h5f.open(path, h5f.ACC_RDONLY, _access()), False
+    except OSError as error:
+        try:
+            return h5f.open(path, h5f.ACC_RDONLY | h5f.ACC_SWMR_READ, _access()), True
+        except (OSError, ValueError, RuntimeError, KeyError):
+            raise error from None
 
 
 def _access() -> h5p.PropFAID:
@@ -152,13 +166,17 @@ class OpenFiles:
         # Written to in place, it is the same file still, but the library remembers what was in it.
         if file is not None and not file.generation == generation == generation_of(os.fstat(file.descriptor)):
             if file in (self._first, self._held):
+                if file.live and identity_of(file.generation) == identity_of(generation):
+                    return file
                 # Objects in use keep it open in the library: opened again, it would be the old content still.
                 raise Replaced("the file has changed while it was read")
             self.forget(path)
             file = None
         if file is None:
             file = OpenFile(path)
-            if file.generation != generation:
+            if file.generation != generation and not (
+                file.live and identity_of(file.generation) == identity_of(generation)
+            ):
                 file.close()
                 raise Replaced("the file has changed since it was looked up")
             self._files[path] = file

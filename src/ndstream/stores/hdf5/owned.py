@@ -401,10 +401,10 @@ class Owned:
             self.gate.open()
 
     def _release_later(self) -> None:
-        self._begin(self._release())
+        self._begin(self.release())
 
-    async def _release(self) -> None:
-        """Let the file go, when nobody writes."""
+    async def release(self) -> None:
+        """Let the file go, unless somebody writes."""
         async with self._turn:
             if self._tenure is not None and not self._queue:
                 self.gate.shut()

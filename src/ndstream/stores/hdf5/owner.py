@@ -74,6 +74,7 @@ class OwnedFile(OpenFile):
         self.path = path
         self.number = number_of(path)
         self.paths = None
+        self.live = False
         self.id = file.id
         self.generation = generation
         self._datasets = OrderedDict()

@@ -109,7 +109,17 @@ class Owners:
         if len(operations) > self._limits.operations:
             raise TooLarge(f"{len(operations)} operations are more than the limit 'operations'")
         batch = Batch(operations=tuple(operations), condition=condition, key=key)
-        return await self.at(real).apply(batch, create=create)
+        owned = self.at(real)
+        self._files[real] = self._files.pop(real)  # the last used ones stand at the end
+        if not owned.active:
+            await self._make_room()
+        return await owned.apply(batch, create=create)
+
+    async def _make_room(self) -> None:
+        """Let files go that nobody writes now, when there are many."""
+        active = [owned for owned in self._files.values() if owned.active]
+        for owned in active[: max(0, len(active) + 1 - self._limits.writers)]:
+            await owned.release()
 
     async def follow(self, real: str, since: int | None) -> AsyncIterator[Event]:
         """Events of a file; see `ndstream.core.ports.WritableStore.follow`."""

@@ -20,6 +20,7 @@ from ndstream.errors import InvalidRequest, NDStreamError, NotFound, TooLarge
 from ndstream.stores.hdf5.describe import Describer
 from ndstream.stores.hdf5.faults import LIBRARY_ERRORS, translate
 from ndstream.stores.hdf5.fetch import read_box
+from ndstream.stores.hdf5.layout import Layout, Library
 from ndstream.stores.hdf5.locate import layout_of
 from ndstream.stores.hdf5.messages import (
     Describe,
@@ -111,7 +112,11 @@ class Worker:
         found = _dataset(resolver.find(file, request.target.name), request.target.name)
         describer = Describer(resolver, links=self._hello.links, document=self._hello.document)
         dataset = describer.dataset(found, attributes=False)
-        layout = layout_of(found.object, dataset.dtype, file_size=found.file.size, chunk_index=self._hello.chunk_index)
+        if found.file.live and dataset.shape is not None:
+            layout: Layout = Library(reason="another program is writing the file", chunks=dataset.chunks)
+        else:
+            index, size = self._hello.chunk_index, found.file.size
+            layout = layout_of(found.object, dataset.dtype, file_size=size, chunk_index=index)
         file.check(request.target.generation)
         found.file.check(found.file.generation)
         return Located(dataset=dataset, layout=layout, file=found.file.path, generation=found.file.generation)
