@@ -306,7 +306,8 @@ class Owned:
         return Target(file=self.path, generation=self.generation, name="/")
 
     async def _call(self, request: Call, patience: float) -> Answer:
-        assert self._tenure is not None
+        if self._tenure is None:
+            raise WorkerDied("the process that writes the file died; it is not known whether this was committed")
         try:
             return await self._tenure.call(request, patience)
         except (WorkerDied, TimedOut):
