@@ -248,7 +248,11 @@ class Owned:
         target = self._target()
         tenure = self._tenure
         assert tenure is not None
-        batches = await asyncio.to_thread(_spooled, tuple(entry.batch for entry in group), tenure.spool)
+        batches = tuple(entry.batch for entry in group)
+        if all(entry.nbytes <= _INLINE for entry in group):  # not worth a thread
+            batches = _spooled(batches, tenure.spool)
+        else:
+            batches = await asyncio.to_thread(_spooled, batches, tenure.spool)
         applied = await self._call(Apply(target=target, batches=batches), self._limits.write_timeout)
         assert isinstance(applied, Applied)
         if any(isinstance(result, Done) for result in applied.results):
