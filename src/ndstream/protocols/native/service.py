@@ -6,12 +6,12 @@ Everything is looked up, checked and opened before an `Answer` exists; what can 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from math import prod
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
@@ -53,8 +53,6 @@ from ndstream.protocols.native.messages import (
 from ndstream.wire.ndblock import END, begin_block, frame
 from ndstream.wire.ndmsgpack import Buffer
 
-T = TypeVar("T")
-
 MOST_READS = 4096
 """Selections in one request."""
 PAGE = 1 << 20
@@ -62,7 +60,6 @@ PAGE = 1 << 20
 _WIDE = 20  # links of a group that is described besides the one that was asked for
 _DEEPEST = 64
 _JSON_DATA = 8 * MiB
-_ATTEMPTS = 3
 _PROMPT = 1024  # members of a group that are encoded in the event loop
 _LIMITS = ("request_body", "spool", "selections", "selection_text", "path_length", "document", "inline_data")
 
@@ -123,8 +120,8 @@ class State:
 
     @property
     def tag(self) -> str:
-        """Entity tag, without quotes; "" when there is none."""
-        return f"{self.generation}.{self.commit}" if self.generation else ""
+        """Entity tag, without quotes."""
+        return f"{self.generation}.{self.commit}"
 
     @property
     def headers(self) -> tuple[tuple[bytes, bytes], ...]:
@@ -175,10 +172,9 @@ class Native:
         """Describe an object of a file; of a group, at most `page` members behind the one called `after`."""
         detail = Detail(depth=min(depth, _DEEPEST), wide=_WIDE, data=min(data, self._limits.inline_data))
 
-        async def describe() -> model.Node:
-            return await self._store.describe(path, name, access, detail)
-
-        node, state = await self._of_one_state(path, access, describe, _nothing)
+        # Before the description: of an older state it must not be said that it is of a newer one.
+        state = await self.state(path, access)
+        node = await self._store.describe(path, name, access, detail)
         node, following = _page(node, after, page)
         document = Described(
             name=name, node=node, generation=state.generation, commit=state.commit, following=following
@@ -207,29 +203,6 @@ class Native:
         commit = 0 if written is None else await written.commit_number(path, access)
         return State(found.generation, commit)
 
-    async def _of_one_state(
-        self, path: str, access: Access, work: Callable[[], Awaitable[T]], drop: Callable[[T], Awaitable[None]]
-    ) -> tuple[T, State]:
-        """Do `work`, on a file that is in the same state before and after.
-
-        A file that changes all the time has no state to name: then there is no entity tag, and the number of the
-        commit is that of the oldest which the result can be of.
-        """
-        before = await self.state(path, access)
-        for attempt in range(_ATTEMPTS):
-            found = await work()
-            try:
-                after = await self.state(path, access)
-            except BaseException:
-                await drop(found)
-                raise
-            if after == before:
-                return found, before
-            if attempt < _ATTEMPTS - 1:
-                await drop(found)
-                before = after
-        return found, State("", before.commit)
-
     # -- data --
 
     async def data(
@@ -249,18 +222,15 @@ class Native:
         if len(reads) > 1 and media_type not in (BLOCKS, CHUNKS):
             raise InvalidRequest(f"several selections are answered as {BLOCKS} or {CHUNKS} only")
 
-        async def work() -> list[Part]:
-            async with AsyncExitStack() as opened:
-                parts: list[Part] = []
-                for read in reads:
-                    parts += await self._open(path, read, access, media_type, opened)
-                opened.pop_all()
-                return parts
-
-        parts, state = await self._of_one_state(path, access, work, _close)
-        if match is not None and match not in ("*", state.tag):
-            await _close(parts)
-            raise Conflict(f"{path} is in the state {state.tag}, not {match}")
+        state = await self.state(path, access)
+        _check_match(path, state, match)
+        parts: list[Part] = []
+        async with AsyncExitStack() as opened:
+            for read in reads:
+                parts += await self._open(path, read, access, media_type, opened)
+            if match is not None:
+                _check_match(path, await self.state(path, access), match)
+            opened.pop_all()
         return Answer(media_type, tuple(parts), state.tag, state.headers)
 
     async def _open(self, path: str, read: Read, access: Access, media_type: str, opened: AsyncExitStack) -> list[Part]:
@@ -360,14 +330,9 @@ class Native:
         return self._writing.follow(path, access, since=since)
 
 
-async def _nothing(_: object) -> None:
-    pass
-
-
-async def _close(parts: Sequence[Part]) -> None:
-    for part in parts:
-        if not isinstance(part, bytes | memoryview):
-            await part.aclose()
+def _check_match(path: str, state: State, match: str | None) -> None:
+    if match is not None and match not in ("*", state.tag):
+        raise Conflict(f"{path} is in the state {state.tag}, not {match}")
 
 
 def _type(json: bool) -> str:
