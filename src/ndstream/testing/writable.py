@@ -293,7 +293,7 @@ class WritableStoreSuite:
         self.run(tmp_path, work)
 
     def test_any_operations_do_what_they_mean(self, tmp_path: Path) -> None:
-        limited = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+        limited = settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
         async def work(store: Any) -> None:
             loop = asyncio.get_running_loop()
