@@ -12,6 +12,9 @@ from ndstream.stores.hdf5.disk import Buffer, DiskFile
 from ndstream.stores.hdf5.records import HEADER, HEADERS, unpack_header
 from ndstream.stores.hdf5.recovery import journal_path
 
+#: Where files are made thousands of times, if there is such a place.
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
 
 class PowerCut(BaseException):
     """Nothing that comes after this happens."""

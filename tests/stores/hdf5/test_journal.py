@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.stores.hdf5.crashing import Machine, PowerCut, make_crash_of_machine
+from tests.stores.hdf5.crashing import MEMORY, Machine, PowerCut, make_crash_of_machine
 
 from ndstream.core.limits import KiB, Limits, MiB
 from ndstream.errors import Conflict, Corrupt, StorageFailed
@@ -35,6 +35,17 @@ def difference(found: bytes | bytearray, expected: bytes | bytearray) -> int | N
     short = min(len(found), len(expected))
     unequal = np.flatnonzero(np.frombuffer(found, "u1", short) != np.frombuffer(expected, "u1", short))
     return int(unequal[0]) if len(unequal) else short
+
+
+class Quick(DiskFile):
+    """Files that are not synchronised."""
+
+    def sync(self) -> None:
+        pass
+
+    @classmethod
+    def sync_directory(cls, path: Path) -> None:
+        pass
 
 
 class Session:
@@ -147,7 +158,7 @@ def take(session: Session, steps: list[tuple[Any, ...]], *, check: bool) -> None
 
 @given(first=FIRST, steps=STEPS)
 def test_it_is_a_file_like_any_other(first: bytes, steps: list[tuple[Any, ...]]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         session = Session(Path(folder) / "f", Machine(), first, "flush")
         take(session, steps, check=True)
         session.reopen()
@@ -173,7 +184,7 @@ def test_after_a_crash_it_is_as_the_last_commit_left_it(
     again: int | None,
     chance: random.Random,
 ) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         machine = Machine(last, torn=torn)
         session = Session(Path(folder) / "f", machine, first)
         with contextlib.suppress(PowerCut):
@@ -193,6 +204,44 @@ def test_after_a_crash_it_is_as_the_last_commit_left_it(
             assert recovered.commit in numbers
             first_note = recovered.commit - len(recovered.notes) + 1
             assert recovered.notes == tuple((n, b"note %d" % n) for n in range(first_note, recovered.commit + 1))
+
+
+#: What one commit writes and a later one makes shorter, or writes straight in its place, with checkpoints in between.
+STORIES: list[list[tuple[Any, ...]]] = [
+    # The end is cut off by one commit, and written straight by the next.
+    [("write", 0.99, 700, 1), ("commit",), ("truncate", 0.5), ("commit",), ("write", 1.0, 300_000, 2), ("commit",)],
+    # Bytes behind the end of their own commit.
+    [("write", 1.0, 700, 1), ("truncate", 0.999), ("commit",), ("write", 1.0, 300_000, 2), ("commit",)],
+    # Records of before a checkpoint behind those after it.
+    [
+        *[step for seed in range(5) for step in (("write", 0.1 * seed, 5000, seed), ("commit",))],
+        *[("checkpoint",), ("write", 0.3, 10, 6), ("commit",), ("write", 0.7, 130_000, 7), ("commit",)],
+        *[("checkpoint",), ("truncate", 0.2), ("write", 1.2, 10, 8), ("stage",), ("checkpoint",)],
+    ],
+    # A large transaction, part of it in the journal before it is rolled back, and another in its place.
+    [("write", 0.0, 300_000, 1), ("write", 0.4, 5000, 2), ("rollback",), ("write", 0.1, 130_000, 3), ("commit",)],
+]
+
+
+@pytest.mark.parametrize("power", [False, True])
+@pytest.mark.parametrize("story", range(len(STORIES)))
+def test_a_crash_at_any_call_of_a_story_leaves_whole_commits(story: int, power: bool) -> None:
+    last, left = 0, True
+    while left:
+        last += 1
+        for seed in range(12 if power else 2):
+            # In memory: it is done thousands of times, and what reaches the disk is made up.
+            with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+                machine = Machine(last, torn=bool(seed % 2))
+                session = Session(Path(folder) / "f", machine, bytes(range(256)) * 1000)
+                try:
+                    take(session, STORIES[story], check=False)
+                    left = False
+                except PowerCut:
+                    pass
+                crash(machine, power, random.Random(seed))
+                recovered = recover(session.path, disk=Quick)
+                assert possible_commits(session, recovered, power=power)
 
 
 def crash(machine: Machine, power: bool, chance: random.Random) -> None:
@@ -239,17 +288,6 @@ def three_commits(path: Path, disk: type[DiskFile], *, applied: int) -> list[byt
     return states
 
 
-class Quick(DiskFile):
-    """Files that are not synchronised."""
-
-    def sync(self) -> None:
-        pass
-
-    @classmethod
-    def sync_directory(cls, path: Path) -> None:
-        pass
-
-
 @dataclass
 class Left:
     """What a crash left: a file, its journal, and where in the journal the records end."""
@@ -271,8 +309,7 @@ class Left:
 @pytest.fixture(params=["machine", "process"])
 def left(request: pytest.FixtureRequest) -> Iterator[Left]:
     """After a crash of the machine none of the commits is in the file, after one of the process the first two are."""
-    # In memory, as it is restored thousands of times.
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as folder:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         path = Path(folder) / "f"
         machine = Machine()
         states = three_commits(path, machine.file, applied=2)

@@ -191,6 +191,31 @@ def test_a_disk_that_breaks_loses_nothing_that_was_acknowledged(path: Path, kind
     assert failures > 4
 
 
+def test_a_commit_that_was_rolled_back_is_not_replayed(path: Path) -> None:
+    class Doubtful(DiskFile):
+        failing = False
+
+        def write(self, offset: int, *parts: Buffer) -> None:
+            super().write(offset, *parts)
+            if self.failing and len(parts) > 1:  # a record
+                raise OSError(errno.EIO, "all of it is there, though")
+
+    journaled = JournaledFile.open(path, disk=Doubtful)
+    with h5py.File(journaled, "r+") as file:
+        append(file, 1)
+    Doubtful.failing = True
+    with pytest.raises(StorageFailed):
+        journaled.commit()
+    Doubtful.failing = False
+    journaled.rollback()
+    journaled.lost = True  # it dies
+    journaled.close()
+    recovered = recover(path)
+    assert recovered is not None
+    assert recovered.commit == 0
+    assert read_rows(path) == [0]
+
+
 def test_after_a_failed_synchronisation_nothing_is_written_any_more(path: Path) -> None:
     machine = Machine()
     journaled = JournaledFile.open(path, disk=Faulty)
