@@ -61,14 +61,18 @@ class DiskFile:
 
     def write(self, offset: int, *parts: Buffer) -> None:
         """Write all of `parts` (buffers of bytes), one behind the other, at `offset`."""
-        rest = [memoryview(part) for part in parts if part]
+        count = os.pwritev(self.descriptor, parts[:_PARTS], offset)
+        if count < sum(map(len, parts)):
+            self._write_rest(offset, count, [memoryview(part) for part in parts])
+
+    def _write_rest(self, offset: int, count: int, rest: list[memoryview]) -> None:
         while rest:
-            count = os.pwritev(self.descriptor, rest[:_PARTS], offset)
             offset += count
             while rest and count >= len(rest[0]):
                 count -= len(rest.pop(0))
-            if count:
+            if rest:
                 rest[0] = rest[0][count:]
+                count = os.pwritev(self.descriptor, rest[:_PARTS], offset)
 
     def resize(self, length: int) -> None:
         """Make the file `length` bytes long; what is added reads as zeros."""
@@ -92,7 +96,7 @@ class DiskFile:
             answer = bytearray(8)  # not every file system counts generations
         return Identity(status.st_dev, status.st_ino, struct.unpack("=I4x", answer)[0])
 
-    def is_at(self, path: Path) -> bool:
+    def is_at(self, path: Path | str) -> bool:
         """Whether `path` still names this very file."""
         if self._place is None:
             status = self.status()

@@ -68,6 +68,7 @@ class JournaledFile:
         limits: Limits,
     ) -> None:
         self.path = path
+        self._place = str(path)
         self.recovered = recovered
         self.lost = False
         self._main = main
@@ -387,7 +388,7 @@ class JournaledFile:
         self._require_idle()
         if self._failure is not None:
             self._raise_failure()
-        if not self._main.is_at(self.path):
+        if not self._main.is_at(self._place):
             raise Conflict(f"{self.path.name} was removed, or another file has been put in its place")
         try:
             touch = self._log.touch
