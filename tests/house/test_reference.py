@@ -26,7 +26,8 @@ def _classes(base: type[errors.NDStreamError]) -> Iterator[type[errors.NDStreamE
 
 
 def _commands(group: Any, path: str = "ndstream") -> Iterator[tuple[str, Any]]:
-    for name, command in group.commands.items():
+    for name in group.list_commands(None):
+        command = group.get_command(None, name)
         yield f"{path} {name}", command
         if hasattr(command, "commands"):
             yield from _commands(command, f"{path} {name}")

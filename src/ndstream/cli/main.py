@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from ndstream.cli import cat, demo, get, info, ls, serve, user
 from ndstream.errors import NDStreamError
+
+#: Every command with the first line of its help: what is listed needs not be loaded. The module of the same name in
+#: this package holds it, as a function or, with commands of its own, as a `typer.Typer`.
+COMMANDS = {
+    "serve": "Serve HDF5 files, read-only unless told otherwise, until Ctrl-C.",
+    "ls": "List directories, HDF5 files and groups.",
+    "info": "Show shape, type, storage and attributes.",
+    "get": "Copy to this machine.",
+    "cat": "Print values; of more than 1000, the corners.",
+    "user": "Keep the users of a server.",
+    "demo": "Serve sample data and walk through what users do.",
+}
 
 
 class Commands(TyperGroup):
-    """The commands; an error of ndstream or of the system is one line on stderr and exit code 1."""
+    """The commands, loaded when named; an error of ndstream or of the system is one line on stderr and exit code 1."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands: dict[str, Any] = dict.fromkeys(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Load a command; None when there is none of that name."""
+        if cmd_name in self.commands and self.commands[cmd_name] is None:
+            self.commands[cmd_name] = _load(cmd_name)
+        return self.commands.get(cmd_name)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List the commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was named."""
@@ -59,13 +86,16 @@ def ndstream(
     """
 
 
-app.command(no_args_is_help=True)(serve.serve)
-app.command(no_args_is_help=True)(ls.ls)
-app.command(no_args_is_help=True)(info.info)
-app.command(no_args_is_help=True)(get.get)
-app.command(no_args_is_help=True)(cat.cat)
-app.add_typer(user.app)
-app.command()(demo.demo)
+def _load(name: str) -> Any:
+    found = getattr(import_module(f"ndstream.cli.{name}"), name)
+    parent = typer.Typer(add_completion=False, rich_markup_mode=None)
+    if isinstance(found, typer.Typer):
+        parent.add_typer(found)
+    else:
+        parent.command(name)(found)
+    command = typer.main.get_group(parent).commands[name]
+    command.no_args_is_help |= any(parameter.param_type_name == "argument" for parameter in command.params)
+    return command
 
 
 def run() -> None:

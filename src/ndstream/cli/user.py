@@ -11,7 +11,7 @@ import typer
 from ndstream.cli.extra import needs
 from ndstream.errors import InvalidRequest
 
-app = typer.Typer(name="user", help="Keep the users of a server.", no_args_is_help=True)
+user = typer.Typer(name="user", help="Keep the users of a server.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the user.")]
 Roles = Annotated[list[str] | None, typer.Option("--role", metavar="ROLE", help="A role; may be given several times.")]
@@ -24,7 +24,7 @@ ConfigFile = Annotated[
 ]
 
 
-@app.command()
+@user.command()
 def add(
     name: Name, role: Roles = None, password_stdin: FromInput = False, file: UsersFile = None, config: ConfigFile = None
 ) -> None:
@@ -35,7 +35,7 @@ def add(
     add_user(_users_file(file, config), name, _password(password_stdin), role or ())
 
 
-@app.command()
+@user.command()
 def passwd(name: Name, password_stdin: FromInput = False, file: UsersFile = None, config: ConfigFile = None) -> None:
     """Give a user another password."""
     with needs("server", "ndstream user"):
@@ -44,7 +44,7 @@ def passwd(name: Name, password_stdin: FromInput = False, file: UsersFile = None
     set_password(_users_file(file, config), name, _password(password_stdin))
 
 
-@app.command()
+@user.command()
 def roles(name: Name, role: Roles = None, file: UsersFile = None, config: ConfigFile = None) -> None:
     """Give a user these roles in place of the present ones; none without --role."""
     with needs("server", "ndstream user"):
@@ -53,7 +53,7 @@ def roles(name: Name, role: Roles = None, file: UsersFile = None, config: Config
     set_roles(_users_file(file, config), name, role or ())
 
 
-@app.command()
+@user.command()
 def remove(name: Name, file: UsersFile = None, config: ConfigFile = None) -> None:
     """Remove a user."""
     with needs("server", "ndstream user"):
@@ -62,14 +62,14 @@ def remove(name: Name, file: UsersFile = None, config: ConfigFile = None) -> Non
     remove_user(_users_file(file, config), name)
 
 
-@app.command("list")
+@user.command("list")
 def list_users(file: UsersFile = None, config: ConfigFile = None) -> None:
     """List users and their roles."""
     with needs("server", "ndstream user"):
         from ndstream.server.users import read_users
 
-    for user in sorted(read_users(_users_file(file, config)).values(), key=lambda user: user.name):
-        typer.echo(f"{user.name}\t{','.join(sorted(user.roles))}")
+    for known in sorted(read_users(_users_file(file, config)).values(), key=lambda known: known.name):
+        typer.echo(f"{known.name}\t{','.join(sorted(known.roles))}")
 
 
 def _users_file(file: Path | None, config: Path | None) -> Path:

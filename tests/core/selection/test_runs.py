@@ -58,3 +58,21 @@ def test_nothing_has_no_runs() -> None:
     for selection in (everything((3, 0)), select(([], 1), (3, 4)), select((slice(0), slice(None)), (3, 4))):
         starts, lengths = selection.runs()
         assert starts.size == lengths.size == 0
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.data())
+def test_a_run_that_is_seen_at_once_is_the_one_that_would_be_listed(data: st.DataObject) -> None:
+    array = numbered(data.draw(shapes()))
+    selection = data.draw(selections(array.shape))
+    start = selection.run_start
+    if start is not None and selection.count:
+        starts, lengths = selection.runs()
+        assert (starts.tolist(), lengths.tolist()) == ([start], [selection.count])
+
+
+def test_a_block_of_whole_rows_is_seen_at_once_as_one_run() -> None:
+    shape = (3, 4, 5)
+    starts = [select(key, shape).run_start for key in [..., 1, (1, slice(1, 3)), (2, 3, 4), (1, 1, slice(2, 4))]]
+    assert starts == [0, 20, 25, 59, 27]
+    assert [select(key, shape).run_start for key in [(slice(2), 1), (1, slice(None, None, 2)), ([1, 0],)]] == [None] * 3

@@ -62,6 +62,23 @@ class Selection:
         return tuple([axis.bounds() for axis in self.axes])
 
     @property
+    def run_start(self) -> int | None:
+        """Where the result begins in the flattened source if it is one contiguous run of it; None for others.
+
+        Runs that only happen to continue each other are not found: nothing is listed.
+        """
+        if self.joint:
+            return None
+        start, stride, whole = 0, 1, True
+        for axis, side in zip(reversed(self.axes), reversed(self.source), strict=True):
+            if not isinstance(axis, Span) or (axis.count > 1 and (axis.step != 1 or not whole)):
+                return None
+            start += axis.start * stride
+            stride *= side
+            whole = whole and axis.count == side
+        return start
+
+    @property
     def order(self) -> tuple[int, ...]:
         """Source axes in the order they have in the result, dropped ones left out; `joint` is there with its first."""
         alone = self._alone()

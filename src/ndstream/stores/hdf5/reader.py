@@ -34,7 +34,7 @@ from ndstream.stores.hdf5.plan import plan
 from ndstream.stores.hdf5.reading import LibraryReading, Means, PieceReading, ReadyReading, at_hand, whole
 from ndstream.stores.hdf5.spool import Spool, SpoolFiles, unspooled
 from ndstream.stores.hdf5.stored import StoredChunkReading, StoredRows
-from ndstream.stores.hdf5.work import Copying, Decoding, Filling, Work
+from ndstream.stores.hdf5.work import Copying, Decoding, Filling, Loading, Work, loaded_at_once
 from ndstream.wire.buffers import BufferPool
 
 #: Runs or chunks that are read on the event loop before it is better to leave that to a thread.
@@ -205,6 +205,12 @@ class Reader:
     def _copying(
         self, file: OpenFile, layout: Contiguous, selection: Selection, itemsize: int, fill: bytes | None
     ) -> Iterator[Work]:
+        start = selection.run_start
+        if layout.offset is not None and start is not None:
+            nbytes, most = selection.count * itemsize, loaded_at_once(self._means.limits)
+            for done in range(0, nbytes, most):
+                yield Loading(file, [(layout.offset + start * itemsize + done, min(most, nbytes - done))])
+            return
         for piece in plan(selection, layout, itemsize, self._means.limits):
             if layout.offset is None:
                 yield Filling(piece.block, itemsize, fill)

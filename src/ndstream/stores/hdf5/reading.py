@@ -23,7 +23,7 @@ from ndstream.stores.hdf5.layout import Library
 from ndstream.stores.hdf5.library import Boxes
 from ndstream.stores.hdf5.messages import Located
 from ndstream.stores.hdf5.plan import plan
-from ndstream.stores.hdf5.work import Work
+from ndstream.stores.hdf5.work import Loading, Work
 from ndstream.wire.buffers import BufferPool
 
 #: Pieces made or in the making at a time, of one reading.
@@ -106,6 +106,28 @@ class _Pending:
         self._budget.give_back(nbytes)
 
 
+class _Made:
+    """A piece that was at hand."""
+
+    __slots__ = ("_budget", "_out", "held")
+
+    def __init__(self, out: NDArray[np.uint8], budget: Budget) -> None:
+        self.held = out.nbytes
+        self._out = out
+        self._budget = budget
+
+    async def made(self) -> memoryview:
+        """Give it."""
+        return self._out.data
+
+    def sent(self) -> None:
+        """Count its memory as free."""
+        self._budget.give_back(self.held)
+        self.held = 0
+
+    abandon = sent
+
+
 class PieceReading:
     """An array that threads make piece by piece; see `ndstream.core.ports.Reading`.
 
@@ -145,7 +167,7 @@ class PieceReading:
         self._watch = watch
         self._refresh = refresh or _keep
         self._next: Work | None = None
-        self._pending: deque[_Pending] = deque()
+        self._pending: deque[_Pending | _Made] = deque()
         self._closed = False
 
     async def buffers(self) -> AsyncIterator[memoryview]:
@@ -173,7 +195,10 @@ class PieceReading:
             await self.aclose()
 
     async def _read_ahead(self) -> bool:
-        """Hand work to the threads as far as the budgets allow; False when there is nothing left."""
+        """Hand work to the threads as far as the budgets allow; False when there is nothing left.
+
+        What can be read at once is, and nothing ahead of it: its buffer is sent while the cache has it.
+        """
         while len(self._pending) < _AHEAD and not self._closed:
             work = self._next or next(self._works, None)
             if work is None:
@@ -183,11 +208,22 @@ class PieceReading:
             if not self._pending:
                 await self._means.budget.take(cost)
                 await self._until_ready(cost)
+                if isinstance(work, Loading) and self._load_now(work):
+                    break
             elif not self._may_go_on() or not self._may_hold(cost) or not self._means.budget.spare(cost):
                 break
             self._next = None
             self._pending.append(_Pending(work, self._means, self._watch))
         return bool(self._pending)
+
+    def _load_now(self, work: Loading) -> bool:
+        """Read a piece here if the page cache has it: handing it to a thread would take longer than copying it."""
+        out = self._means.pool.take(work.nbytes)
+        if not work.run_now(out):
+            return False
+        self._next = None
+        self._pending.append(_Made(out, self._means.budget))
+        return True
 
     def _may_go_on(self) -> bool:
         return self._watch is None or self._watch.is_ready

@@ -15,6 +15,7 @@ from ndstream.stores.hdf5.descriptors import OpenFile
 from ndstream.stores.hdf5.layout import Chunked
 from ndstream.stores.hdf5.messages import Located
 from ndstream.stores.hdf5.reading import PieceReading
+from ndstream.stores.hdf5.work import Loading, loaded_at_once
 
 
 class StoredRows:
@@ -63,9 +64,9 @@ class StoredRows:
         raise Replaced("chunks have been stored elsewhere while they were read")
 
     def works(self, file: OpenFile, limits: Limits) -> Iterator[Loading]:
-        """Cut what is to be read into pieces of at most `Limits.piece`, in the order of the index."""
+        """Cut what is to be read into pieces, in the order of the index."""
         ranges: list[tuple[int, int]] = []
-        room = limits.piece
+        most = room = loaded_at_once(limits)
         for offset, size in zip(self._offsets.tolist(), self._sizes.tolist(), strict=True):
             start = 0
             while start < size:
@@ -78,31 +79,9 @@ class StoredRows:
                 room -= count
                 if not room:
                     yield Loading(file, ranges)
-                    ranges, room = [], limits.piece
+                    ranges, room = [], most
         if ranges:
             yield Loading(file, ranges)
-
-
-class Loading:
-    """A piece of the stored bytes: ranges of the file, one behind the other."""
-
-    shares = 1
-    scratch = 0
-
-    def __init__(self, file: OpenFile, ranges: list[tuple[int, int]]) -> None:
-        self.nbytes = sum(count for _, count in ranges)
-        self._file = file
-        self._ranges = ranges
-
-    def run(self, out: NDArray[np.uint8]) -> None:
-        """Read the piece."""
-        at = 0
-        for offset, count in self._ranges:
-            self._file.read(offset, out[at : at + count])
-            at += count
-
-    def stop(self) -> None:
-        """Do nothing: it is short work."""
 
 
 class StoredChunkReading:

@@ -9,12 +9,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ndstream.core.limits import Limits, MiB
 from ndstream.core.selection import Part, Selection
 from ndstream.stores.hdf5.chunks import Chunks
 from ndstream.stores.hdf5.descriptors import OpenFile
 from ndstream.stores.hdf5.items import element_type
 from ndstream.stores.hdf5.runs import read_runs
 from ndstream.wire.buffers import BufferPool
+
+_LOADED = 2 * MiB
 
 
 class Work(Protocol):
@@ -91,6 +94,42 @@ class Copying:
 
     def stop(self) -> None:
         """Do nothing: it is short work."""
+
+
+class Loading:
+    """A piece that is in the file as it leaves: ranges of bytes, one behind the other."""
+
+    shares = 1
+    scratch = 0
+
+    def __init__(self, file: OpenFile, ranges: list[tuple[int, int]]) -> None:
+        self.nbytes = sum([count for _, count in ranges])
+        self._file = file
+        self._ranges = ranges
+
+    def run(self, out: NDArray[np.uint8]) -> None:
+        """Read the piece."""
+        at = 0
+        for offset, count in self._ranges:
+            self._file.read(offset, out[at : at + count])
+            at += count
+
+    def run_now(self, out: NDArray[np.uint8]) -> bool:
+        """Do the same if it takes no waiting, because the page cache has it all; False leaves `out` undefined."""
+        at = 0
+        for offset, count in self._ranges:
+            if not self._file.read_now(offset, out[at : at + count]):
+                return False
+            at += count
+        return True
+
+    def stop(self) -> None:
+        """Do nothing: it is short work."""
+
+
+def loaded_at_once(limits: Limits) -> int:
+    """Bytes of a `Loading`: few enough to be copied on the event loop, and to be in the processor's cache when sent."""
+    return min(limits.piece, _LOADED)
 
 
 class Parts:
