@@ -50,15 +50,12 @@ async def read_body(receive: Receive, length: int, limits: Limits) -> bytes | by
     error = BodyTooLong(f"the body of a request may have {limits.request_body} bytes")
     if length > limits.request_body:
         raise error
-    body: bytes | bytearray = b""
+    body = bytearray()
     async for piece in body_pieces(receive):
         if len(body) + len(piece) > limits.request_body:
             raise error
-        if not body:
-            body = piece  # most requests come in one piece: no copy
-            continue
-        if isinstance(body, bytes):
-            body = bytearray(body)
+        if len(piece) == length:
+            return piece  # most requests come in one piece: no copy
         body += piece
     return body
 

@@ -45,6 +45,8 @@ class Selection:
     @property
     def count(self) -> int:
         """Number of elements selected, repeated ones counted each time."""
+        if not self.joint:
+            return math.prod([axis.count for axis in self.axes])
         return math.prod([self.axes[number].count for number in self.order])
 
     @property
@@ -81,6 +83,8 @@ class Selection:
     @property
     def order(self) -> tuple[int, ...]:
         """Source axes in the order they have in the result, dropped ones left out; `joint` is there with its first."""
+        if not self.joint and not self.dropped:
+            return tuple(range(len(self.axes)))
         alone = self._alone()
         return (*alone[: self.joint_at], *self.joint[:1], *alone[self.joint_at :])
 

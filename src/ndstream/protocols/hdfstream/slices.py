@@ -103,7 +103,7 @@ def parse_arrays(encoded: memoryview, limits: Limits) -> Slices:
     if len(pairs) > MOST_AXES:
         raise InvalidRequest(f"a slice has at most {MOST_AXES} axes, this one has {len(pairs)}")
     (starts, counts), *others = pairs
-    rest = tuple(_extent(start, count) for start, count in others)
+    rest = tuple([_extent(start, count) for start, count in others])
     if isinstance(starts, int) or len(starts) == 1:
         return Slices((_extent(starts, counts), *rest))
     if len(starts) > limits.selections:
@@ -209,7 +209,7 @@ def select(slices: Slices, shape: tuple[int, ...]) -> Selection:
             raise OutOfBounds(f"slice {start}:{start + count} leaves axis {axis}, which has {shape[axis]} elements")
     if slices.many is not None:
         return ranges(shape, *slices.many, slices.extents)
-    return Selection(source=shape, axes=tuple(Span(start, count) for start, count in slices.extents))
+    return Selection(source=shape, axes=tuple([Span(start, count) for start, count in slices.extents]))
 
 
 def split(slices: Slices, rank: int) -> tuple[Slices, Slices]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from functools import lru_cache
 from math import prod
 from typing import Any, Protocol
 
@@ -137,6 +138,7 @@ class ArrayStream:
         return buffer if self._narrow is None else memoryview(self._narrow(self._wire.array(buffer)).tobytes())
 
 
+@lru_cache(maxsize=1024)
 def _prefix(wire: WireType, shape: tuple[int, ...], nbytes: int, *, extended: bool) -> bytes:
     prefix = write_prefix(spelled(wire, extended=extended), wire.kind, shape, nbytes)
     if len(prefix) + len(bin_header(min(nbytes, 1 << 16))) <= LONGEST_PREFIX:

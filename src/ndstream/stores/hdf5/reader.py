@@ -242,10 +242,13 @@ def _runs_at_once(file: OpenFile, layout: Contiguous, selection: Selection, item
     """Read a few runs without waiting; None when that is not possible."""
     if layout.offset is None:
         return None
+    out = np.empty(selection.count * itemsize, np.uint8)
+    single = selection.run_start
+    if single is not None:
+        return out.data if file.read_now(layout.offset + single * itemsize, out) else None
     starts, lengths = selection.runs()
     if starts.size > _FEW:
         return None
-    out = np.empty(selection.count * itemsize, np.uint8)
     at = 0
     for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
         nbytes = length * itemsize
