@@ -28,6 +28,7 @@ class Limits:
     # -- requests --
     request_head: Bytes = 1 * MiB  #: longest request line and headers together
     request_body: Bytes = 256 * MiB  #: longest body of a request that is read
+    socket_message: Bytes = 64 * KiB  #: longest message that is taken from the client of a WebSocket
     selections: int = 1 << 24  #: ranges, or index points, in one request
     selection_text: int = 1 << 23  #: characters of a selection in text form
     path_length: int = 4096  #: characters of a virtual path or of the name of an object
@@ -63,7 +64,7 @@ class Limits:
     batch_keys: int = 4096  #: keys of batches of one file that are remembered, so that none is carried out twice
     journal: Bytes = 64 * MiB  #: journal of a file that is written, beyond which it is emptied
     # -- time --
-    idle_timeout: Seconds = 60.0  #: seconds after which a connection without a request is closed
+    idle_timeout: Seconds = 60.0  #: seconds after which a silent connection is closed: no request, no answer to a ping
     send_timeout: Seconds = 300.0  #: seconds a peer may take nothing of an answer before it is cut off
     connect_timeout: Seconds = 10.0  #: seconds a client waits for a connection
     read_timeout: Seconds = 120.0  #: seconds a client waits for the next bytes

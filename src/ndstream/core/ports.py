@@ -335,6 +335,19 @@ class FailureForm(Protocol):
 
 
 @runtime_checkable
+class Sockets(Protocol):
+    """What a `ProtocolPlugin` may have besides: WebSockets below its prefix; others are refused with 404."""
+
+    def sockets(self, service: Service) -> ASGIApp:
+        """Build the application for them; called once when the server starts.
+
+        Its scope is that of ASGI's ``websocket``, and has what a request has: ``method`` (GET) and the additions of the
+        server. Until it accepts the socket it may answer as to a request, which refuses it.
+        """
+        ...
+
+
+@runtime_checkable
 class SelfDescribing(Protocol):
     """What a `ProtocolPlugin` may have besides: a description of itself for programs, served at ``/openapi.json``."""
 

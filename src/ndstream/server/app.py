@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from importlib.metadata import version
 from urllib.parse import parse_qs
@@ -23,6 +23,7 @@ from ndstream.core.ports import (
     SelfDescribing,
     Send,
     Service,
+    Sockets,
     Starting,
     Store,
     StoreFactory,
@@ -34,6 +35,7 @@ from ndstream.server.auth import Authenticated, Authenticator
 from ndstream.server.limit import Limited, Turns
 from ndstream.server.meter import Meter
 from ndstream.server.operators import NOT_FOUND, OperatorsOnly
+from ndstream.server.socket import Handshake
 from ndstream.server.status import Status, render
 from ndstream.server.users import UserFile
 from ndstream.server.watch import Watch, plain_failure
@@ -74,28 +76,23 @@ class Application:
         self.store = store if store is not None else _open_store(config, self.counters)
         self._plugins = _plugins(config)
         self._meters: dict[str, Meter] = {}
-        self._protocols = self._build_protocols()
+        self._protocols, self._sockets = self._build_protocols()
         self._pages = self._build_pages()
         self._unknown = self._watched(_not_found, _PAGES)
+        self._no_socket = Handshake(self._unknown)
         self._closed = False
         self._status = Status(self._version, self._meters.values(), self.counters, lambda: self.turns.waiting)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or start and stop with the server (`lifespan`)."""
         if scope["type"] == "http":
-            path: str = scope["path"]
-            page = self._pages.get(path)
+            page = self._pages.get(scope["path"])
             if page is not None:
                 await page(scope, receive, send)
                 return
-            end = path.find("/", 1)
-            prefix = path if end < 0 else path[:end]
-            app = self._protocols.get(prefix)
-            if app is None:
-                await self._unknown(scope, receive, send)
-                return
-            scope["root_path"] = scope.get("root_path", "") + prefix
-            await app(scope, receive, send)
+            await _answer_below(self._protocols, self._unknown, scope, receive, send)
+        elif scope["type"] == "websocket":
+            await _answer_below(self._sockets, self._no_socket, scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._live(receive, send)
         else:
@@ -138,19 +135,25 @@ class Application:
     def _differs(self, config: Config, section: str) -> bool:
         return bool(getattr(config, section) != getattr(self._config, section))
 
-    def _build_protocols(self) -> dict[str, ASGIApp]:
-        """Applications of the protocols by prefix, each with everything around it."""
+    def _build_protocols(self) -> tuple[dict[str, ASGIApp], dict[str, ASGIApp]]:
+        """Applications of the protocols by prefix, for requests and for sockets, each with everything around it."""
         service = Service(store=self.store, limits=self._config.limits, counters=self.counters)
         apps: dict[str, ASGIApp] = {}
+        sockets: dict[str, ASGIApp] = {}
         for plugin in self._plugins:
             if not plugin.prefix.startswith("/") or "/" in plugin.prefix[1:] or plugin.prefix in apps:
                 raise ConfigError(
                     f"protocol {plugin.name}: its prefix {plugin.prefix!r} is not one path segment or taken"
                 )
-            app = Authenticated(Limited(plugin.app(service), self.turns), self.authenticator)
-            failure = plugin.failure if isinstance(plugin, FailureForm) else plain_failure
-            apps[plugin.prefix] = self._watched(app, plugin.name, failure)
-        return apps
+            apps[plugin.prefix] = self._guarded(plugin, plugin.app(service))
+            if isinstance(plugin, Sockets):
+                sockets[plugin.prefix] = Handshake(self._guarded(plugin, plugin.sockets(service)))
+        return apps, sockets
+
+    def _guarded(self, plugin: ProtocolPlugin, app: ASGIApp) -> ASGIApp:
+        failure = plugin.failure if isinstance(plugin, FailureForm) else plain_failure
+        limited = Authenticated(Limited(app, self.turns), self.authenticator)
+        return self._watched(limited, plugin.name, failure)
 
     def _build_pages(self) -> dict[str, ASGIApp]:
         server = self._config.server
@@ -228,6 +231,21 @@ class Application:
         directory = root if isinstance(root, Directory) else None
         welcome = Welcome(version=self._version, url=url_of(scope), root=directory, protocols=self._plugins)
         return welcome.answer(html=wants_html(scope))
+
+
+async def _answer_below(
+    apps: Mapping[str, ASGIApp], other: ASGIApp, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Let the application of the prefix that the path begins with answer, or if there is none `other`."""
+    path: str = scope["path"]
+    end = path.find("/", 1)
+    prefix = path if end < 0 else path[:end]
+    app = apps.get(prefix)
+    if app is None:
+        await other(scope, receive, send)
+        return
+    scope["root_path"] = scope.get("root_path", "") + prefix
+    await app(scope, receive, send)
 
 
 def _open_store(config: Config, counters: Counters) -> Store:

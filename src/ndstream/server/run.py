@@ -22,6 +22,7 @@ from ndstream.errors import ConfigError, ServiceError
 from ndstream.server.app import Application
 from ndstream.server.connection import Connection, check_all
 from ndstream.server.listen import bind, is_loopback, url_of
+from ndstream.server.socket import WebSocket
 
 log = logging.getLogger("ndstream.server")
 
@@ -191,7 +192,11 @@ def _uvicorn_config(config: Config, app: Application) -> uvicorn.Config:
         app,
         http=Connection.with_limits(config.limits),
         loop="uvloop",
-        ws="none",
+        ws=WebSocket,
+        ws_max_size=config.limits.socket_message,
+        ws_ping_interval=config.limits.idle_timeout / 2,
+        ws_ping_timeout=config.limits.idle_timeout / 2,
+        ws_per_message_deflate=False,
         interface="asgi3",
         lifespan="on",
         log_config=None,

@@ -16,6 +16,7 @@ from ndstream.server.connection import Connection, connection_of
 from ndstream.server.meter import Meter
 
 CLIENT_GONE = 499
+SWITCHED = 101
 
 log = logging.getLogger("ndstream.server")
 access_log = logging.getLogger("ndstream.access")
@@ -112,7 +113,9 @@ class _Exchange:
                 message = self._identified(message)
             await self._send(message)
             return
-        length = len(message.get("body", b""))
+        if message["type"] == "websocket.accept":
+            self.status = SWITCHED
+        length = len(message.get("body", b"")) or len(message.get("text", ""))
         self.sent += length
         self.meter.sent += length
         await self._send(message)

@@ -30,6 +30,10 @@ from ndstream.protocols.native.messages import (
 )
 
 _MESSAGES = (Capabilities, Entry, Described, Reads, Values, Batch, Committed, Event, Problem)
+_SOCKET = (
+    "Opened as a WebSocket, with the same parameters, each event is one message of text: the schema Event in JSON. "
+    "OpenAPI has no place for this; SPEC.md does."
+)
 _BINARY = {"type": "string", "format": "binary"}
 
 
@@ -119,6 +123,7 @@ def description() -> dict[str, Any]:
                     path,
                     _query("since", "Number of the last commit that is known", {"type": "integer", "minimum": 0}),
                     _header("Last-Event-ID", "As since"),
+                    description=_SOCKET,
                 )
             },
         },

@@ -6,7 +6,7 @@ from ndstream.core.ports import ASGIApp, Service
 from ndstream.protocols.native.codec import encode_json
 from ndstream.protocols.native.messages import PROBLEM, Problem
 from ndstream.protocols.native.openapi import document
-from ndstream.protocols.native.serve import Endpoints
+from ndstream.protocols.native.serve import Endpoints, Followers
 
 
 class Plugin:
@@ -18,6 +18,10 @@ class Plugin:
     def app(self, service: Service) -> ASGIApp:
         """Build the application."""
         return Endpoints(service, document)
+
+    def sockets(self, service: Service) -> ASGIApp:
+        """Build the application for WebSockets."""
+        return Followers(service)
 
     def openapi(self) -> bytes:
         """Encode the OpenAPI document; it is served by the application as well."""

@@ -9,16 +9,24 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit
 
 from ndstream.core.operations import Event
 from ndstream.core.ports import ANYBODY, Access, Receive, Scope, Send, Service
-from ndstream.errors import ConnectionLost, InvalidRequest, NDStreamError, NotFound, ProtocolError, UnsupportedMediaType
+from ndstream.errors import (
+    ConnectionLost,
+    Forbidden,
+    InvalidRequest,
+    NDStreamError,
+    NotFound,
+    ProtocolError,
+    UnsupportedMediaType,
+)
 from ndstream.protocols.native import codec
+from ndstream.protocols.native.events import Messages, ServerSent, follow
 from ndstream.protocols.native.messages import (
     BLOCKS,
     CHUNKS,
-    EVENTS,
     JSON,
     KEY_HEADER,
     MSGPACK,
@@ -54,7 +62,6 @@ _METHODS = {
     "write": "POST, OPTIONS",
     "events": "GET, OPTIONS",
 }
-_HEARTBEAT = 15.0
 _LONG_REQUEST = 1 << 16  # bytes; longer requests are decoded in a thread
 _RETRY_AFTER = {"busy": b"1", "in-use": b"1", "worker": b"1"}
 _RELEASE = "ndstream.release"
@@ -129,6 +136,7 @@ class Endpoints:
         path: str = scope["path"][len(scope.get("root_path", "")) :]
         endpoint, _, rest = path.removeprefix("/").partition("/")
         method = scope["method"]
+        answer: Answer | AsyncIterator[Event]
         try:
             asked = Asked(scope, receive, virtual_path(rest, self._limits))
             if endpoint == "openapi.json" and method in ("GET", "HEAD"):
@@ -143,8 +151,7 @@ class Endpoints:
                 await _refuse(send, InvalidRequest(f"method {method} is not allowed here"), 405, allowed)
                 return
             elif endpoint == "events":
-                await self._events(asked, send)
-                return
+                answer = await _events(self._native, asked)
             else:
                 answer = await self._answer(endpoint, asked)
         except BodyTooLong as error:
@@ -154,6 +161,9 @@ class Endpoints:
             raise
         except NDStreamError as error:
             await _refuse(send, error)
+            return
+        if not isinstance(answer, Answer):
+            await follow(answer, ServerSent(receive, send))
             return
         try:
             await _send(answer, asked, send)
@@ -214,52 +224,50 @@ class Endpoints:
             json=asked.wants_json,
         )
 
-    async def _events(self, asked: Asked, send: Send) -> None:
-        """Send events until the client goes away."""
-        last = asked.header("last-event-id") or asked.query.get("since")
-        if last is not None and (not last.isdecimal() or len(last) > 18):
-            raise InvalidRequest(f"the number of a commit is expected, not {last!r}")
-        events = await self._native.events(asked.path, asked.access, None if last is None else int(last))
-        release = asked.scope.get(_RELEASE)
-        if release is not None:
-            # Who follows waits most of the time, and should not keep the same user's requests waiting.
-            release()
-        headers = [(b"content-type", EVENTS.encode()), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": b": ndstream\n\n", "more_body": True})
-        await _follow(events, asked.receive, send)
+
+class Followers:
+    """ASGI application of the protocol for WebSockets: the events of a file."""
+
+    def __init__(self, service: Service) -> None:
+        self._limits = service.limits
+        self._native = Native(service)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one socket; what cannot be followed is refused as over HTTP."""
+        path: str = scope["path"][len(scope.get("root_path", "")) :]
+        endpoint, _, rest = path.removeprefix("/").partition("/")
+        try:
+            if endpoint != "events":
+                raise NotFound(f"no WebSocket {path}; there is events")
+            asked = Asked(scope, receive, virtual_path(rest, self._limits))
+            _check_origin(asked)
+            events = await _events(self._native, asked)
+        except NDStreamError as error:
+            await _refuse(send, error)
+            return
+        await follow(events, Messages(receive, send))
 
 
-async def _follow(events: AsyncIterator[Event], receive: Receive, send: Send) -> None:
-    """Send events as they come, and a comment now and then, by which both sides learn that the other is gone."""
-    gone = asyncio.ensure_future(_gone(receive))
-    coming: asyncio.Future[Event] | None = None
-    try:
-        while True:
-            coming = coming or asyncio.ensure_future(anext(events))
-            done, _ = await asyncio.wait((coming, gone), timeout=_HEARTBEAT, return_when=asyncio.FIRST_COMPLETED)
-            if gone in done:
-                return
-            body = b": \n\n"
-            if coming in done:
-                body = codec.encode_event(coming.result())
-                coming = None
-            await send({"type": "http.response.body", "body": body, "more_body": True})
-    except (StopAsyncIteration, NotFound):
-        await send({"type": "http.response.body", "body": b"event: end\ndata: {}\n\n"})
-    finally:
-        gone.cancel()
-        if coming is not None:
-            coming.cancel()
-        await asyncio.gather(gone, *([] if coming is None else [coming]), return_exceptions=True)
-        closing = getattr(events, "aclose", None)
-        if closing is not None:
-            await closing()
+async def _events(native: Native, asked: Asked) -> AsyncIterator[Event]:
+    """Open the events that a request is about, and give its turn to others.
+
+    Who follows waits most of the time, and should not keep the same user's requests waiting.
+    """
+    last = asked.header("last-event-id") or asked.query.get("since")
+    if last is not None and (not last.isdecimal() or len(last) > 18):
+        raise InvalidRequest(f"the number of a commit is expected, not {last!r}")
+    events = await native.events(asked.path, asked.access, None if last is None else int(last))
+    release = asked.scope.get(_RELEASE)
+    if release is not None:
+        release()
+    return events
 
 
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+def _check_origin(asked: Asked) -> None:
+    """Refuse pages of other sites: browsers send passwords with their sockets, and ask nobody whether they may."""
+    origin = asked.header("origin")
+    if origin and urlsplit(origin).netloc.lower() != asked.header("host").lower():
+        raise Forbidden(f"a page of {origin} cannot follow what is here")
 
 
 def _batch(body: memoryview, most: int) -> Batch:
