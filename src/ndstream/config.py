@@ -105,7 +105,17 @@ _TABLES = {
     "media_types": "pattern of file names, or with a slash of virtual paths = media type",
 }
 _ZERO_ALLOWED = frozenset(
-    {"port", "requests_per_user", "chunk_cache", "layout_cache", "inline_data", "workers", "retries", "drain"}
+    {
+        "port",
+        "requests_per_user",
+        "chunk_cache",
+        "layout_cache",
+        "inline_data",
+        "workers",
+        "retries",
+        "drain",
+        "block_cache",
+    }
 )
 
 

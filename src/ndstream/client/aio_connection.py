@@ -1,27 +1,28 @@
-"""Connections of asynchronous programs to servers of our own; the flows are those of `ndstream.client.native`."""
+"""Connections of asynchronous programs to servers of our own; the rules are those of `ndstream.client.native`."""
 
 from __future__ import annotations
 
+import asyncio
 import uuid
-from collections.abc import AsyncIterator, Sequence
-from functools import partial
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from numpy.typing import NDArray
 
+from ndstream.client.blocks import BlockCache
 from ndstream.client.credentials import Credentials
+from ndstream.client.following import LOSSES, PIECE, Commits, Growth
 from ndstream.client.hdfstream import AGENT
-from ndstream.client.native import decode_here, found_in
-from ndstream.core.limits import KiB, Limits
+from ndstream.client.native import found_in
+from ndstream.client.reading import read
+from ndstream.core.counters import Counters
+from ndstream.core.limits import Limits
 from ndstream.core.model import Dataset, Directory, File, Node
 from ndstream.core.operations import Committed, Event, Operation
 from ndstream.core.selection import Selection
-from ndstream.errors import ConnectionLost, UnsupportedDType
-from ndstream.protocols.native.codec import decode_events
 from ndstream.protocols.native.flows import NativeFlows, Wanted
 from ndstream.transports.aio import AioTransport
-
-_EVENTS = 64 * KiB
 
 
 class AioConnection:
@@ -33,6 +34,11 @@ class AioConnection:
         Base address of the endpoints, ending in ``/v1``.
     credentials, verify, limits
         As for `ndstream.client.native.NativeConnection`.
+
+    Attributes
+    ----------
+    counters, blocks
+        As of `ndstream.client.native.NativeConnection`.
     """
 
     def __init__(self, server: str, credentials: Credentials, *, verify: bool | str, limits: Limits) -> None:
@@ -40,7 +46,8 @@ class AioConnection:
         headers = {"User-Agent": AGENT} | credentials.headers()
         self._http = AioTransport(server, headers=headers, verify=verify, limits=limits)
         self._flows = NativeFlows(server, limits)
-        self._limits = limits
+        self.counters = Counters()
+        self.blocks = BlockCache(limits.block_cache, self.counters) if limits.block_cache else None
 
     async def lookup(self, path: str) -> Directory | File:
         """Describe the directory or file at a virtual path."""
@@ -53,17 +60,8 @@ class AioConnection:
     async def read(
         self, path: str, name: str, selection: Selection, dest: NDArray[Any], described: Dataset | None = None
     ) -> None:
-        """Read a selection in one request: as elements, or as stored chunks that are decoded here when that pays."""
-        wanted = Wanted(name, selection, dest)
-        decode = None if described is None else decode_here(described, selection, dest)
-        if decode is not None and described is not None:
-            try:
-                await self._http.drive(partial(self._flows.read_stored, path, wanted, described, decode))
-            except UnsupportedDType:
-                pass  # these chunks the server keeps to itself: it can still decode them
-            else:
-                return
-        await self._http.drive(lambda: self._flows.read(path, [wanted]))
+        """Read a selection; see `ndstream.client.native.NativeConnection.read`."""
+        await self._http.run(read(self._flows, path, Wanted(name, selection, dest), described, self.blocks))
 
     async def read_many(self, path: str, reads: Sequence[tuple[str, Selection, NDArray[Any]]]) -> None:
         """Read selections of several datasets of a file in one request."""
@@ -79,22 +77,26 @@ class AioConnection:
             lambda: self._flows.apply(path, operations, key=key, condition=condition, create=create)
         )
 
-    async def follow(self, path: str, since: int | None = None) -> AsyncIterator[Event]:
+    async def follow(self, path: str, since: int | None = None) -> AsyncGenerator[Event, None]:
         """Events of the commits of a file after number `since`; see `NativeConnection.follow` in the same words."""
-        last, fruitless = since, 0
+        commits = Commits(self._flows, path, since)
         while True:
             try:
-                async with self._http.begin(partial(self._flows.follow, path, last)) as exchange:
-                    buffer = bytearray()
-                    while piece := await exchange.read_some(_EVENTS):
-                        buffer += piece
-                        for event in decode_events(buffer):
-                            last, fruitless = event.number, 0
+                async with self._http.begin(commits.begin) as exchange:
+                    while True:
+                        for event in commits.take(await exchange.read_some(PIECE)):
                             yield event
-            except ConnectionLost:
-                if fruitless >= self._limits.retries:
-                    raise
-            fruitless += 1
+            except LOSSES as error:
+                await asyncio.sleep(commits.lost(error))
+
+    async def growth(self, path: str, name: str) -> AsyncGenerator[tuple[int, tuple[int, ...]], None]:
+        """Follow what is appended to a dataset; see `NativeConnection.growth`."""
+        growth = Growth(self._flows, path, name)
+        async with aclosing(self.follow(path, await self._http.run(growth.begin()))) as events:
+            async for event in events:
+                rows = await self._http.run(growth.rows(event))
+                if rows is not None:
+                    yield rows
 
     async def aclose(self) -> None:
         """Close all network connections."""

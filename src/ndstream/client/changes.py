@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,23 @@ from numpy.typing import DTypeLike, NDArray
 
 from ndstream.client.described import DescribedDataset
 from ndstream.client.empty import Empty
+from ndstream.client.links import ExternalLink, HardLink, SoftLink
 from ndstream.core.dtypes import DType, String, from_numpy, is_fixed, to_numpy
 from ndstream.core.elements import flatten
-from ndstream.core.model import Filter
-from ndstream.core.operations import Append, CreateDataset, Payload, Resize, SetAttributes, Write
+from ndstream.core.model import Dataset, Filter
+from ndstream.core.operations import (
+    Append,
+    CreateDataset,
+    Insert,
+    Link,
+    Payload,
+    Resize,
+    SetAttributes,
+    Write,
+)
 from ndstream.core.selection import select
 from ndstream.core.selection.plain import to_plain
-from ndstream.errors import InvalidRequest, InvalidSelection, UnsupportedDType
+from ndstream.errors import Forbidden, InvalidRequest, InvalidSelection, UnsupportedDType
 
 _GZIP, _SHUFFLE, _FLETCHER32, _LZF = 1, 2, 3, 32000
 _NAMED = {
@@ -41,12 +52,17 @@ def element_type(dtype: DTypeLike | None, data: Any) -> np.dtype[Any]:
         return to_numpy(String()) if wanted.kind == "U" else wanted
     if data is None:
         return np.dtype("<f4")
-    found = data.dtype if isinstance(data, Empty) else np.asarray(data).dtype
+    found: np.dtype[Any] = data.dtype if is_empty(data) else np.asarray(data).dtype
     if found.kind == "U" or (found.kind == "O" and found.metadata is None and _is_text(data)):
         return to_numpy(String())
     if found.kind == "O" and found.metadata is None:
         raise UnsupportedDType("objects have no type of their own: give dtype=")
     return found
+
+
+def is_empty(value: Any) -> bool:
+    """Whether a value is a null dataspace: an `Empty`, of ours or of h5py."""
+    return isinstance(value, Empty) or (type(value).__name__ == "Empty" and getattr(value, "shape", ()) is None)
 
 
 def _is_text(data: Any) -> bool:
@@ -67,7 +83,7 @@ def payload_of(value: Any, dtype: np.dtype[Any]) -> Payload:
         The value cannot be converted.
     """
     described = from_numpy(dtype)
-    if isinstance(value, Empty):
+    if is_empty(value):
         return Payload(dtype=described, shape=None, data=b"")
     try:
         array = _texts(value) if isinstance(described, String) else np.asarray(value, dtype.base)
@@ -157,9 +173,9 @@ def create_dataset(
     UnsupportedDType
     """
     wanted = element_type(dtype, data)
-    payload = None if data is None or isinstance(data, Empty) else payload_of(data, wanted)
+    payload = None if data is None or is_empty(data) else payload_of(data, wanted)
     given = (shape,) if isinstance(shape, int) else None if shape is None else tuple(shape)
-    if given is None and payload is None and not isinstance(data, Empty):
+    if given is None and payload is None and not is_empty(data):
         raise InvalidRequest(f"{name}: a dataset needs a shape or data")
     if given is not None and payload is not None and given != payload.shape:
         payload = _reshaped(name, payload, given)
@@ -220,9 +236,94 @@ def _numbers(options: Any) -> tuple[int, ...]:
     return (options,) if isinstance(options, int) else tuple(options)
 
 
-def set_attribute(owner: str, name: str, value: Any) -> SetAttributes:
-    """Set an attribute, in the type that the value has."""
-    return SetAttributes(name=owner, values={name: payload_of(value, element_type(None, value))})
+def insert(dataset: DescribedDataset, index: int, value: Any, axis: int) -> Insert:
+    """Insert a value, which has all axes of the dataset, or one row without its axis."""
+    return Insert(name=dataset.name, index=index, data=append(dataset, value, axis, None).data, axis=axis)
+
+
+def member(name: str, value: Any, file_path: str) -> Link | CreateDataset:
+    """Make a member of what is assigned to a name: a link, a second name of an object of this file, or a dataset.
+
+    Raises
+    ------
+    Forbidden
+        A link out of the file.
+    InvalidRequest
+        An object of another file.
+    """
+    match value:
+        case SoftLink(path=path):
+            return Link(name=name, target=path)
+        case ExternalLink() | HardLink():
+            raise Forbidden(f"{name}: links out of the file are not made here")
+    kind = getattr(value, "kind", None)
+    if kind in ("dataset", "group", "datatype") and hasattr(value, "name"):
+        return Link(name=name, target=inside(value, file_path), kind="hard")
+    return create_dataset(name, None, None, value)
+
+
+def inside(value: Any, file_path: str) -> str:
+    """Name of a remote object of this file.
+
+    Raises
+    ------
+    InvalidRequest
+        It is of another file.
+    """
+    if getattr(value, "file_path", file_path) != file_path:
+        raise InvalidRequest(f"{value.name} is in /{value.file_path}, not in /{file_path}: it cannot be linked to")
+    return str(value.name)
+
+
+def set_attributes(owner: str, values: Mapping[str, Any]) -> SetAttributes:
+    """Set attributes, in the types that the values have."""
+    payloads = {name: payload_of(value, element_type(None, value)) for name, value in values.items()}
+    return SetAttributes(name=owner, values=payloads)
+
+
+def create_attribute(
+    owner: str, name: str, data: Any, shape: tuple[int, ...] | None, dtype: DTypeLike | None
+) -> SetAttributes:
+    """Set an attribute of a shape and type; see ``h5py.AttributeManager.create``.
+
+    Raises
+    ------
+    InvalidRequest
+        The data do not make the shape.
+    """
+    payload = payload_of(data, element_type(dtype, data))
+    if shape is not None and payload.shape is not None and shape != payload.shape:
+        payload = _reshaped(f"attribute {name!r}", payload, shape)
+    return SetAttributes(name=owner, values={name: payload})
+
+
+def like(described: Dataset, name: str) -> CreateDataset:
+    """Make a dataset of the type, shape and storage of another, without its data."""
+    return CreateDataset(
+        name=name,
+        dtype=described.dtype,
+        shape=described.shape,
+        maxshape=described.maxshape,
+        chunks=described.chunks,
+        filters=described.filters,
+        fill=described.fill,
+    )
+
+
+def check_required(found: Any, name: str, shape: int | tuple[int, ...], dtype: DTypeLike, *, exact: bool) -> None:
+    """Check what ``require_dataset`` finds.
+
+    Raises
+    ------
+    UnsupportedDType
+        It has another shape, or a type that the wanted one does not go into, or with `exact` is not.
+    """
+    wanted = (shape,) if isinstance(shape, int) else tuple(shape)
+    if not isinstance(found, DescribedDataset) or found.shape != wanted:
+        raise UnsupportedDType(f"{name} is no dataset of shape {wanted}")
+    fits = np.dtype(dtype) == found.dtype if exact else np.can_cast(np.dtype(dtype), found.dtype)
+    if not fits:
+        raise UnsupportedDType(f"{name} has the type {found.dtype}, not {np.dtype(dtype)}")
 
 
 def below(group: str, name: str) -> str:

@@ -79,7 +79,14 @@ class Connection(ABC):
     user : str or None
     reopen : callable
         Makes such a connection from `server` and `user`; must be a function of a module, so that it can be pickled.
+
+    Attributes
+    ----------
+    converts : bool
+        Whether `read` converts as data arrive, in bounded memory.
     """
+
+    converts = False
 
     def __init__(self, server: str, user: str | None, reopen: Reopen, limits: Limits = DEFAULT_LIMITS) -> None:
         self.server = server
@@ -136,18 +143,18 @@ class Connection(ABC):
         """
         raise Forbidden(f"{self.server} cannot be written to in this protocol")
 
-    def describe_at(self, path: str, name: str) -> tuple[Node, int]:
-        """Describe an object, with the number of the commit that this is the state of.
+    def follow(self, path: str, since: int | None = None) -> Iterator[Event]:
+        """Events of the commits of a file after number `since` (None: from now on), as they happen.
 
         Raises
         ------
         InvalidRequest
-            The protocol has no commits.
+            The protocol has no events.
         """
-        raise InvalidRequest(f"{self.server} does not number its commits in this protocol")
+        raise InvalidRequest(f"{self.server} does not tell of changes in this protocol")
 
-    def follow(self, path: str, since: int | None = None) -> Iterator[Event]:
-        """Events of the commits of a file after number `since` (None: from now on), as they happen.
+    def growth(self, path: str, name: str) -> Iterator[tuple[int, tuple[int, ...]]]:
+        """Follow what is appended to a dataset along its first axis: where it starts, and the shape there is now.
 
         Raises
         ------

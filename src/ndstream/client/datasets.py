@@ -14,15 +14,14 @@ from ndstream.client import display
 from ndstream.client.connection import Connection
 from ndstream.client.described import DescribedDataset
 from ndstream.client.empty import Empty
-from ndstream.client.following import Growth
 from ndstream.client.gathering import gather
 from ndstream.client.values import array_of, taken
 from ndstream.client.views import CastView, FieldsView, TextView
 from ndstream.core.dtypes import DType, String
 from ndstream.core.limits import MiB
-from ndstream.core.model import Dataset, Node
+from ndstream.core.model import Dataset
 from ndstream.core.selection import Picks, Selection, Span, Spans, everything, select
-from ndstream.errors import InvalidRequest, InvalidSelection, NotFound, RequestError, UnsupportedDType
+from ndstream.errors import InvalidRequest, InvalidSelection, RequestError, UnsupportedDType
 from ndstream.protocols.hdfstream.descriptor import MOST_AXES, MOST_RANGES
 
 if TYPE_CHECKING:
@@ -208,20 +207,12 @@ class RemoteDataset(DescribedDataset):
         NDStreamError
         """
         self.len()
-        found, commit = self.connection.describe_at(self.file_path, self.name)
-        growth = Growth(self.name, _length(found))
-        for event in self.connection.follow(self.file_path, commit):
-            if growth.needs_look(event):
-                rows = growth.at(_length(self.connection.describe_at(self.file_path, self.name)[0]))
-            else:
-                rows = growth.after(event)
-            if rows is not None:
-                yield self._rows(*rows)
+        for start, shape in self.connection.growth(self.file_path, self.name):
+            yield self._rows(start, shape)
 
-    def _rows(self, start: int, stop: int) -> NDArray[Any]:
-        """Read rows that may be behind the end that is known."""
-        shape = (max(stop, self.len()), *(self.shape or ())[1:])
-        selection = select(slice(start, stop), shape)
+    def _rows(self, start: int, shape: tuple[int, ...]) -> NDArray[Any]:
+        """Read rows that may be behind the end that is known here."""
+        selection = select(slice(start, None), shape)
         result: NDArray[Any] = np.empty(selection.shape + self.dtype.shape, self.dtype.base)
         self.connection.read(self.file_path, self.name, selection, result)
         return result
@@ -343,7 +334,7 @@ class RemoteDataset(DescribedDataset):
         """Read a selection into a C-contiguous array of its shape, the axes of an array type last."""
         if self.data is not None:
             result[...] = taken(selection, self.data)
-        elif result.dtype == self.dtype.base:
+        elif result.dtype == self.dtype.base or getattr(self.connection, "converts", False):
             self._request(selection, result)
         else:
             self._convert(selection, result)
@@ -384,12 +375,6 @@ def _split(args: Any) -> tuple[list[str], Any]:
         return fields, args
     rest = tuple(part for part in parts if not isinstance(part, str))
     return fields, rest
-
-
-def _length(found: Node) -> int:
-    if not isinstance(found, Dataset) or not found.shape:
-        raise NotFound("the dataset is gone, or has become something that does not grow")
-    return found.shape[0]
 
 
 def _many(slices: Sequence[Any], shape: tuple[int, ...]) -> Selection:

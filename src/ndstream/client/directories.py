@@ -129,13 +129,17 @@ class RemoteDirectory(Lasting, Mapping[str, Any]):
         return isinstance(found, RemoteFile) and found.is_hdf5()
 
     def File(self, filename: str, mode: str = "r") -> RemoteFile:  # noqa: N802 - stands in for h5py.File
-        """Open an HDF5 file as ``h5py.File`` would; `mode` is there for code that gives one.
+        """Open an HDF5 file to read, as ``h5py.File`` would; `mode` is there for code that gives one.
 
         Raises
         ------
+        InvalidRequest
+            Another mode: ``ndstream.open(url, path, mode=...)`` opens for writing.
         OSError
             There is no such file, or it is not HDF5.
         """
+        if mode != "r":
+            raise InvalidRequest(f"{self._place(filename)}: ndstream.open(url, path, mode={mode!r}) opens for writing")
         found = self[filename]
         if not isinstance(found, RemoteFile):
             raise NotFound(f"{self._place(filename)} is a directory")

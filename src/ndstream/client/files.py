@@ -15,6 +15,7 @@ from ndstream.client.lasting import Lasting
 from ndstream.client.members import Items, Values
 from ndstream.client.streams import open_stream
 from ndstream.core.model import File
+from ndstream.core.operations import Event
 from ndstream.errors import NotFound, UnsupportedMediaType
 
 
@@ -169,6 +170,21 @@ class RemoteFile(Lasting, Mapping[str, Any]):
     ) -> None:
         """Copy an object into a local HDF5 file, see `RemoteGroup.copy`."""
         self.root.copy(source, dest, name, shallow, expand_soft, expand_external)
+
+    def follow(self, since: int | None = None) -> Iterator[Event]:
+        """Iterate over the commits made to the file after number `since` (None: from now on), as they happen.
+
+        Waits for the next one without polling. Close the iterator to stop.
+
+        Raises
+        ------
+        InvalidRequest
+            The server does not tell of changes.
+        NotFound
+            The file is gone.
+        NDStreamError
+        """
+        return self.connection.follow(self.file_path, since)
 
     def open(self, mode: str = "r") -> IO[Any]:
         """Open the bytes of the file as a stream, of text (``"r"``) or of bytes (``"rb"``).

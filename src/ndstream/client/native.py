@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from functools import cached_property, partial
-from math import prod
+from functools import cached_property
 from typing import Any
 
 from numpy.typing import NDArray
 
+from ndstream.client.blocks import BlockCache
 from ndstream.client.connection import Connection, Download, Reopen
 from ndstream.client.credentials import Credentials
+from ndstream.client.following import LOSSES, PIECE, Commits, Growth
 from ndstream.client.hdfstream import AGENT, HDFStreamConnection
 from ndstream.client.progress import transfer
-from ndstream.core.dtypes import is_fixed, to_numpy
-from ndstream.core.limits import KiB, Limits, MiB
+from ndstream.client.reading import read
+from ndstream.core.counters import Counters
+from ndstream.core.limits import Limits
 from ndstream.core.model import Dataset, Directory, File, Node
 from ndstream.core.operations import Committed, Event, Operation
 from ndstream.core.selection import Selection
-from ndstream.errors import ConnectionLost, InvalidRequest, ProtocolError, UnsupportedDType, UnsupportedFilter
-from ndstream.protocols.native.codec import decode_events
-from ndstream.protocols.native.flows import Decode, NativeFlows, Wanted
+from ndstream.errors import InvalidRequest, ProtocolError
+from ndstream.protocols.native.flows import NativeFlows, Wanted
 from ndstream.protocols.native.messages import Entry
-from ndstream.stores.hdf5.decode import pipeline
-from ndstream.transports.http import Exchange, HTTPTransport
-
-THROUGH = 1 * MiB
-"""Bytes from which on compressed data are asked for as they are stored, to be decoded here."""
-_WASTE = 2  # of chunks, at most that many times the bytes that are wanted of them
-_EVENTS = 64 * KiB
+from ndstream.transports.http import HTTPTransport
 
 
 class NativeConnection(Connection):
@@ -47,12 +43,23 @@ class NativeConnection(Connection):
     reopen : callable
         See `Connection`.
 
+    Attributes
+    ----------
+    capabilities : Capabilities
+        What the server says of itself.
+    counters : Counters
+        What `blocks` has done.
+    blocks : BlockCache or None
+        Data that are kept, when ``limits.block_cache`` allows it.
+
     Raises
     ------
     ProtocolError, NotFound
         There is no such server at this address.
     NotAuthenticated, TransportError, TimedOut, ServiceError
     """
+
+    converts = True
 
     def __init__(
         self, server: str, credentials: Credentials, *, verify: bool | str, limits: Limits, reopen: Reopen
@@ -63,6 +70,8 @@ class NativeConnection(Connection):
         headers = {"User-Agent": AGENT} | credentials.headers()
         self._http = HTTPTransport(server, headers=headers, verify=verify, limits=limits)
         self._flows = NativeFlows(server, limits)
+        self.counters = Counters()
+        self.blocks = BlockCache(limits.block_cache, self.counters) if limits.block_cache else None
         try:
             self.capabilities = self._http.drive(self._flows.capabilities)
         except BaseException:
@@ -93,26 +102,17 @@ class NativeConnection(Connection):
         """Describe an object of a file."""
         return self._http.drive(lambda: self._flows.describe(path, name, depth=max_depth, data=data_size_limit)).node
 
-    def describe_at(self, path: str, name: str) -> tuple[Node, int]:
-        """Describe an object, with the number of the commit that this is the state of, or of a later one."""
-        found = self._http.drive(lambda: self._flows.describe(path, name, depth=0, data=0))
-        return found.node, found.commit
-
     def read(
         self, path: str, name: str, selection: Selection, dest: NDArray[Any], described: Dataset | None = None
     ) -> None:
-        """Read a selection in one request: as elements, or as stored chunks that are decoded here when that pays."""
+        """Read a selection: as elements, or as stored chunks that are decoded here when that pays; large ones in parts.
+
+        Values are converted as they arrive.
+        """
         wanted = Wanted(name, selection, dest)
+        known = described if "stored-chunks" in self.capabilities.features else None
         with transfer(name, dest.nbytes) as watch:
-            if described is not None and "stored-chunks" in self.capabilities.features:
-                decode = decode_here(described, selection, dest)
-                if decode is not None:
-                    try:
-                        self._http.drive(lambda: self._flows.read_stored(path, wanted, described, decode))
-                        return
-                    except UnsupportedDType:
-                        pass  # these chunks the server keeps to itself: it can still decode them
-            self._http.drive(lambda: self._flows.read(path, [wanted]), watch)
+            self._http.run(read(self._flows, path, wanted, known, self.blocks), watch)
 
     def read_many(self, path: str, wanted: Sequence[Wanted]) -> None:
         """Read selections of several datasets of a file in one request."""
@@ -151,44 +151,50 @@ class NativeConnection(Connection):
     def follow(self, path: str, since: int | None = None) -> Iterator[Event]:
         """Events of the commits of a file after number `since` (None: from now on), as they happen.
 
-        A lost connection is taken up again where it was lost. Close the iterator to stop.
+        A lost connection is taken up again where it was lost, also with a server that was started again. Close the
+        iterator to stop.
 
         Raises
         ------
         NotFound
             The file is gone.
-        ConnectionLost, ConnectFailed
+        ConnectionLost, ConnectFailed, TimedOut
             The server stays away.
         InvalidRequest
             It does not tell of changes.
         """
         if "events" not in self.capabilities.features:
             raise InvalidRequest(f"{self.server} does not tell of changes")
-        last, fruitless = since, 0
+        commits = Commits(self._flows, path, since)
         while True:
-            begun = partial(self._flows.follow, path, last)
             try:
-                with self._http.begin(begun) as exchange:
-                    for event in _events(exchange):
-                        last, fruitless = event.number, 0
-                        yield event
-            except ConnectionLost:
-                if fruitless >= self.limits.retries:
-                    raise
-            fruitless += 1
+                with self._http.begin(commits.begin) as exchange:
+                    while True:
+                        yield from commits.take(exchange.read_some(PIECE))
+            except LOSSES as error:
+                time.sleep(commits.lost(error))
+
+    def growth(self, path: str, name: str) -> Iterator[tuple[int, tuple[int, ...]]]:
+        """Follow what is appended to a dataset along its first axis: where it starts, and the shape there is now.
+
+        Raises
+        ------
+        NotFound
+            The dataset, or its file, is gone.
+        NDStreamError
+            See `follow`.
+        """
+        growth = Growth(self._flows, path, name)
+        for event in self.follow(path, self._http.run(growth.begin())):
+            rows = self._http.run(growth.rows(event))
+            if rows is not None:
+                yield rows
 
     def close(self) -> None:
         """Close idle network connections."""
         self._http.close()
         if "_words" in self.__dict__:
             self._words.close()
-
-
-def _events(exchange: Exchange) -> Iterator[Event]:
-    buffer = bytearray()
-    while piece := exchange.read_some(_EVENTS):
-        buffer += piece
-        yield from decode_events(buffer)
 
 
 def found_in(entry: Entry, where: str) -> Directory | File:
@@ -203,23 +209,3 @@ def found_in(entry: Entry, where: str) -> Directory | File:
     if found is None:
         raise ProtocolError(f"{where}: neither a directory nor a file")
     return found
-
-
-def decode_here(described: Dataset, selection: Selection, dest: NDArray[Any]) -> Decode | None:
-    """What decodes stored chunks of a dataset; None when the server had better send elements.
-
-    It pays when the data are compressed and many, most of what the chunks hold is wanted, and all filters are known.
-    """
-    chunks = described.chunks
-    if chunks is None or not described.filters or dest.nbytes < THROUGH or not is_fixed(described.dtype):
-        return None
-    spelled = to_numpy(described.dtype)
-    touched = 1
-    for (start, stop), chunk in zip(selection.bounds, chunks, strict=True):
-        touched *= (-(-stop // chunk) - start // chunk) * chunk
-    if spelled.base != dest.dtype or touched > _WASTE * selection.count:
-        return None
-    try:
-        return pipeline(described.filters, prod(chunks) * spelled.itemsize).decode
-    except UnsupportedFilter:
-        return None

@@ -14,9 +14,9 @@ from ndstream.client.groups import DATA_SIZE_LIMIT, MAX_DEPTH
 from ndstream.client.hdfstream import HDFStreamConnection
 from ndstream.client.native import NativeConnection
 from ndstream.client.settings import Alias, Config
-from ndstream.client.writable import WritableFile, check_mode
-from ndstream.core.model import Directory
-from ndstream.errors import InvalidRequest, NotAuthenticated, NotFound, ProtocolError, RequestError
+from ndstream.client.writable import NEW, WritableFile, check_found, check_mode
+from ndstream.core.model import Directory, File
+from ndstream.errors import Conflict, Exists, NotAuthenticated, NotFound, ProtocolError, RequestError
 
 
 def open_remote(
@@ -52,18 +52,33 @@ def open_remote(
 
 
 def _writable(connection: Connection, path: str, mode: str, max_depth: int) -> WritableFile:
-    """Open a file for writing; with mode "a" it is made when it is not there."""
+    """Open a file for writing, or make it, as the mode says."""
     check_mode(mode)
     try:
         found = connection.lookup(path)
     except NotFound:
-        if mode != "a":
+        if mode == "r+":
             raise
-        connection.apply(path, [], create=True)
+        make(connection, path, exclusive=mode != "a")
         found = connection.lookup(path)
-    if isinstance(found, Directory):
-        raise InvalidRequest(f"{connection.server}: /{path} is a directory: open its files for writing")
-    return WritableFile(connection, path, max_depth, 0, found)
+    else:
+        check_found(found, f"{connection.server}: /{path}", mode)
+    return WritableFile(connection, path, max_depth, 0, found if isinstance(found, File) else None)
+
+
+def make(connection: Connection, path: str, *, exclusive: bool) -> None:
+    """Make an empty file that was not there.
+
+    Raises
+    ------
+    Exists
+        Somebody else made it meanwhile, and it was to be new.
+    Forbidden
+    """
+    try:
+        connection.apply(path, [], create=True, condition=NEW if exclusive else None)
+    except Conflict as error:
+        raise Exists(f"{connection.server}: /{path} has been made meanwhile") from error
 
 
 def connection_to(base: str, alias: Alias, password: str | None, config: Config, reopen: Reopen) -> Connection:

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, MutableMapping
 from contextlib import AbstractContextManager
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import msgspec
-import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from ndstream.client import changes
 from ndstream.client.attributes import RemoteAttributes
@@ -20,22 +19,25 @@ from ndstream.client.connection import Connection
 from ndstream.client.datasets import RemoteDataset
 from ndstream.client.files import RemoteFile
 from ndstream.client.groups import RemoteGroup
-from ndstream.client.links import ExternalLink, HardLink, SoftLink
 from ndstream.client.writer import Writer
 from ndstream.core import model
+from ndstream.core.dtypes import to_numpy
 from ndstream.core.operations import (
     Copy,
     CreateDataset,
     CreateGroup,
     Delete,
     DeleteAttributes,
-    Insert,
-    Link,
     Move,
     Operation,
     Outcome,
 )
-from ndstream.errors import Forbidden, InvalidRequest, NotFound, UnsupportedDType
+from ndstream.errors import Exists, InvalidRequest, NotFound
+
+MODES = ("r", "r+", "a", "x", "w-")
+"""As of ``h5py.File``, without "w"; "x" and "w-" are the same."""
+NEW = "0"
+"""Number of the commit before the first one: the condition on which a file is made."""
 
 
 class WritableAttributes(RemoteAttributes, MutableMapping[str, Any]):
@@ -47,11 +49,41 @@ class WritableAttributes(RemoteAttributes, MutableMapping[str, Any]):
 
     def __setitem__(self, name: str, value: Any) -> None:
         """Set an attribute; one of that name is replaced, whatever its type."""
-        self._object.change(changes.set_attribute(self._owner, name, value))
+        self.update({name: value})
 
     def __delitem__(self, name: str) -> None:
         """Remove an attribute."""
         self._object.change(DeleteAttributes(name=self._owner, names=(name,)))
+
+    def update(self, other: Any = (), /, **values: Any) -> None:
+        """Set many attributes in one commit."""
+        self._object.change(changes.set_attributes(self._owner, dict(other, **values)))
+
+    def create(
+        self, name: str, data: Any, shape: tuple[int, ...] | None = None, dtype: DTypeLike | None = None
+    ) -> None:
+        """Set an attribute of a shape and type; one of that name is replaced.
+
+        Raises
+        ------
+        InvalidRequest, UnsupportedDType
+            The data are not of that shape or type.
+        """
+        self._object.change(changes.create_attribute(self._owner, name, data, shape, dtype))
+
+    def modify(self, name: str, value: Any) -> None:
+        """Change the value of an attribute and keep its shape and type; make it when it is not there.
+
+        Raises
+        ------
+        InvalidRequest, UnsupportedDType
+            The value is not of that shape or type.
+        """
+        known = self.described().get(name)
+        if known is None or known.dtype is None or known.shape is None:
+            self[name] = value
+        else:
+            self.create(name, value, known.shape, to_numpy(known.dtype))
 
 
 class WritableDataset(RemoteDataset):
@@ -106,8 +138,22 @@ class WritableDataset(RemoteDataset):
 
     def insert(self, index: int, value: Any, axis: int = 0) -> None:
         """Insert before `index`; what is behind moves on."""
-        added = changes.append(self, value, axis, None)
-        self.change(Insert(name=self.name, index=index, data=added.data, axis=axis))
+        self.change(changes.insert(self, index, value, axis))
+
+    def write_direct(self, source: NDArray[Any], source_sel: Any = None, dest_sel: Any = None) -> None:
+        """Write a part of an array to a part of the dataset.
+
+        Parameters
+        ----------
+        source : ndarray
+            Sent without a copy when the part is C-contiguous and of the type of the dataset.
+        source_sel, dest_sel
+            Part of the array, part of the dataset, such as ``np.s_[10:20]``; None is all.
+        """
+        self[... if dest_sel is None else dest_sel] = source[... if source_sel is None else source_sel]
+
+    def flush(self) -> None:
+        """Nothing to do: what was written is durable already."""
 
     def resize(self, size: int | tuple[int, ...], axis: int | None = None) -> None:
         """Give the dataset another shape, or another length along one axis."""
@@ -126,20 +172,21 @@ class WritableDataset(RemoteDataset):
 
     def change(self, operation: Operation) -> Outcome | None:
         """Carry out an operation, and keep the shape that it left."""
-        outcome = self._writer.do(operation)
-        if outcome is not None and outcome.shape is not None:
+        return self._writer.do(operation, self._told)
+
+    def _told(self, outcome: Outcome) -> None:
+        if outcome.shape is not None:
             self.shape = outcome.shape
             self._described = msgspec.structs.replace(self._described, shape=outcome.shape)
-        return outcome
 
 
 class WritableGroup(RemoteGroup, MutableMapping[str, Any]):
     """A group whose members can be made, moved and deleted. What is known of it is forgotten with every change."""
 
-    def __init__(self, *arguments: Any, writer: Writer, **options: Any) -> None:
+    def __init__(self, *arguments: Any, writer: Writer | None = None, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.writer = writer
-        self._known = writer.commits
+        self.writer = writer or Writer(self.connection, self.file_path)
+        self._known = self.writer.commits
 
     @property
     def attrs(self) -> WritableAttributes:  # may change: not to be cached
@@ -213,27 +260,28 @@ class WritableGroup(RemoteGroup, MutableMapping[str, Any]):
         """
         if name not in self:
             return self.create_dataset(name, shape, dtype, **options)
-        found = self[name]
-        wanted = (shape,) if isinstance(shape, int) else tuple(shape)
-        if not isinstance(found, WritableDataset) or found.shape != wanted:
-            raise UnsupportedDType(f"{self._below(name)} is no dataset of shape {wanted}")
-        fits = np.dtype(dtype) == found.dtype if exact else np.can_cast(np.dtype(dtype), found.dtype)
-        if not fits:
-            raise UnsupportedDType(f"{found.name} has the type {found.dtype}, not {np.dtype(dtype)}")
+        found: WritableDataset = self[name]
+        changes.check_required(found, self._below(name), shape, dtype, exact=exact)
         return found
 
+    def create_dataset_like(self, name: str, other: RemoteDataset) -> WritableDataset:
+        """Make a dataset of the type, shape and storage of another one, without its data.
+
+        Raises
+        ------
+        Exists
+        """
+        made: WritableDataset = self._made(changes.like(other.described, self._below(name)))
+        return made
+
     def __setitem__(self, name: str, value: Any) -> None:
-        """Make a member: a link of a `SoftLink`, a second name of a remote object, a dataset of anything else."""
-        target = self._below(name)
-        match value:
-            case SoftLink():
-                self.change(Link(name=target, target=value.path))
-            case ExternalLink() | HardLink():
-                raise Forbidden("links out of the file are not made here")
-            case RemoteGroup() | RemoteDataset():
-                self.change(Link(name=target, target=value.name, kind="hard"))
-            case _:
-                self.create_dataset(name, data=value)
+        """Make a member: a link of a `SoftLink`, a second name of an object of this file, a dataset of anything else.
+
+        Raises
+        ------
+        Exists, Forbidden, InvalidRequest, UnsupportedDType
+        """
+        self.change(changes.member(self._below(name), value, self.file_path))
 
     def __delitem__(self, name: str) -> None:
         """Remove a link; the object goes with its last one."""
@@ -244,11 +292,18 @@ class WritableGroup(RemoteGroup, MutableMapping[str, Any]):
         self.change(Move(name=self._below(source), target=self._below(dest)))
 
     def copy(self, source: Any, dest: Any, name: str | None = None, *arguments: Any, **options: Any) -> None:
-        """Copy an object: to a path of this file when `dest` is a str, else as `RemoteGroup.copy`."""
+        """Copy an object of this file: to a path of it when `dest` is a str, else as `RemoteGroup.copy`.
+
+        Raises
+        ------
+        Exists, NotFound
+        InvalidRequest
+            The object is of another file: ``ndstream put`` copies it.
+        """
         if not isinstance(dest, str):
             super().copy(source, dest, name, *arguments, **options)
             return
-        path = self._below(source) if isinstance(source, str) else source.name
+        path = self._below(source) if isinstance(source, str) else changes.inside(source, self.file_path)
         self.change(Copy(name=path, target=self._below(dest)))
 
     def change(self, operation: Operation) -> Outcome | None:
@@ -331,8 +386,18 @@ class WritableFile(RemoteFile, MutableMapping[str, Any]):
         """Give an object another name."""
         self.root.move(source, dest)
 
+    def create_dataset_like(self, name: str, other: RemoteDataset) -> WritableDataset:
+        """Make a dataset like another one, see `WritableGroup.create_dataset_like`."""
+        return self.root.create_dataset_like(name, other)
+
+    def flush(self) -> None:
+        """Nothing to do: what was written is durable already."""
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.root)
+
+    def __enter__(self) -> Self:  # type: ignore[override]  # of a file that is read it is the root group
+        return self
 
 
 def check_mode(mode: str) -> None:
@@ -342,5 +407,23 @@ def check_mode(mode: str) -> None:
     ------
     InvalidRequest
     """
-    if mode not in ("r", "r+", "a"):
-        raise InvalidRequest(f"remote files are opened with mode 'r', 'r+' or 'a', not {mode!r}")
+    if mode == "w":
+        raise InvalidRequest("remote files are not emptied by opening them: mode 'x' makes a new one, 'a' adds to it")
+    if mode not in MODES:
+        raise InvalidRequest(f"remote files are opened with mode {', '.join(map(repr, MODES))}, not {mode!r}")
+
+
+def check_found(found: model.Directory | model.File, place: str, mode: str) -> None:
+    """Refuse to open for writing what is there already and must not be.
+
+    Raises
+    ------
+    Exists
+        The mode is for new files.
+    InvalidRequest
+        This is a directory.
+    """
+    if isinstance(found, model.Directory):
+        raise InvalidRequest(f"{place} is a directory: open its files for writing")
+    if mode in ("x", "w-"):
+        raise Exists(f"{place} is there already")

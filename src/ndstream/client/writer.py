@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeAlias
 
 from ndstream.client.connection import Connection
 from ndstream.core.operations import Operation, Outcome
 from ndstream.errors import InvalidRequest
+
+Told: TypeAlias = Callable[[Outcome], None]
+
+
+def _nobody(outcome: Outcome) -> None:
+    """Nobody needs to know."""
 
 
 class Writer:
@@ -22,11 +29,16 @@ class Writer:
     def __init__(self, connection: Connection, path: str) -> None:
         self._connection = connection
         self._path = path
-        self._waiting: list[Operation] | None = None
+        self._waiting: list[tuple[Operation, Told]] | None = None
         self.commits = 0
 
-    def do(self, operation: Operation) -> Outcome | None:
+    def do(self, operation: Operation, told: Told = _nobody) -> Outcome | None:
         """Carry out an operation, durably, or keep it for the end of the transaction that is under way.
+
+        Parameters
+        ----------
+        told : callable
+            Given the outcome, now or when the transaction has ended.
 
         Returns
         -------
@@ -39,9 +51,9 @@ class Writer:
             See `Connection.apply`.
         """
         if self._waiting is not None:
-            self._waiting.append(operation)
+            self._waiting.append((operation, told))
             return None
-        return self._commit([operation])[0]
+        return self._commit([(operation, told)])[0]
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -59,13 +71,15 @@ class Writer:
         self._waiting = []
         try:
             yield
-            operations = self._waiting
+            waiting = self._waiting
         finally:
             self._waiting = None
-        if operations:
-            self._commit(operations)
+        if waiting:
+            self._commit(waiting)
 
-    def _commit(self, operations: list[Operation]) -> tuple[Outcome, ...]:
-        committed = self._connection.apply(self._path, operations)
+    def _commit(self, waiting: list[tuple[Operation, Told]]) -> tuple[Outcome, ...]:
+        committed = self._connection.apply(self._path, [operation for operation, _ in waiting])
         self.commits += 1
+        for (_, told), outcome in zip(waiting, committed.outcomes, strict=True):
+            told(outcome)
         return committed.outcomes

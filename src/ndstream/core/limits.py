@@ -63,6 +63,11 @@ class Limits:
     events: int = 1024  #: commits of one file that are remembered for those who follow it
     batch_keys: int = 4096  #: keys of batches of one file that are remembered, so that none is carried out twice
     journal: Bytes = 64 * MiB  #: journal of a file that is written, beyond which it is emptied
+    # -- clients --
+    read_part: Bytes = 256 * MiB  #: bytes that a client asks for in one request; longer reads are made in parts
+    read_requests: int = 4  #: parts of one read that a client asks for at once
+    read_memory: Bytes = 256 * MiB  #: bytes that stored chunks, and what becomes of them, take in one such request
+    block_cache: Bytes = 0  #: bytes of data that a client keeps for small reads; 0 = none
     # -- time --
     idle_timeout: Seconds = 60.0  #: seconds after which a silent connection is closed: no request, no answer to a ping
     send_timeout: Seconds = 300.0  #: seconds a peer may take nothing of an answer before it is cut off

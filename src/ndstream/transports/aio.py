@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Generic, TypeVar
 
@@ -23,7 +23,20 @@ from ndstream.errors import (
 )
 from ndstream.transports import http
 from ndstream.transports.works import Works
-from ndstream.wire.flow import Flow, Head, Instruction, Peek, Read, ReadInto, ReadSome, Request, Work
+from ndstream.wire.flow import (
+    Course,
+    Flow,
+    Head,
+    Instruction,
+    Peek,
+    Read,
+    ReadInto,
+    ReadSome,
+    Request,
+    Start,
+    Tell,
+    Work,
+)
 
 T = TypeVar("T")
 
@@ -134,7 +147,7 @@ class AioTransport:
         self.base = base
         self._headers = dict(headers or {})
         self._verify = verify
-        self._limits = limits
+        self.limits = limits
         self._session: aiohttp.ClientSession | None = None
 
     async def drive(self, start: Callable[[], Flow[T]]) -> T:
@@ -150,6 +163,48 @@ class AioTransport:
         run, result = await self._attempts(start)
         await run.exchange.finish()
         return result
+
+    async def run(self, course: Course[T]) -> T:
+        """Run a course to its end; flows that it yields together run at once.
+
+        Raises
+        ------
+        TransportError, TimedOut, NDStreamError
+            What the course does not handle.
+        """
+        try:
+            starts = next(course)
+            while True:
+                try:
+                    results = await self._drive_all(starts)
+                except NDStreamError as error:
+                    starts = course.throw(error)
+                else:
+                    starts = course.send(results)
+        except StopIteration as end:
+            answer: T = end.value
+            return answer
+        finally:
+            course.close()
+
+    async def _drive_all(self, starts: Sequence[Start]) -> list[Any]:
+        if len(starts) == 1:
+            return [await self.drive(starts[0])]
+        turns = asyncio.Semaphore(self.limits.read_requests)
+
+        async def drive(start: Start) -> Any:
+            async with turns:
+                return await self.drive(start)
+
+        tasks = [asyncio.ensure_future(drive(start)) for start in starts]
+        try:
+            return await asyncio.gather(*tasks)
+        except BaseException:
+            # They write into memory of the caller: none may be under way when this returns.
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            raise
 
     @asynccontextmanager
     async def begin(self, start: Callable[[], Flow[None]]) -> AsyncIterator[AioExchange]:
@@ -178,8 +233,8 @@ class AioTransport:
                 allow_redirects=False,
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise _translation(error, url, self._limits.read_timeout) from error
-        return AioExchange(response, url, self._limits.read_timeout)
+            raise _translation(error, url, self.limits.read_timeout) from error
+        return AioExchange(response, url, self.limits.read_timeout)
 
     async def aclose(self) -> None:
         """Close all connections; the transport can still be used, and opens new ones then."""
@@ -188,8 +243,8 @@ class AioTransport:
             await session.close()
 
     async def _attempts(self, start: Callable[[], Flow[T]]) -> tuple[_Run[T], T]:
-        for attempt in range(self._limits.retries + 1):
-            last = attempt == self._limits.retries
+        for attempt in range(self.limits.retries + 1):
+            last = attempt == self.limits.retries
             run = _Run(self, start(), None if last else attempt)
             try:
                 return run, await run.result()
@@ -207,7 +262,7 @@ class AioTransport:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=_POOLED, ssl=_tls(self._verify)),
                 timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=self._limits.connect_timeout, sock_read=self._limits.read_timeout
+                    total=None, sock_connect=self.limits.connect_timeout, sock_read=self.limits.read_timeout
                 ),
                 cookie_jar=aiohttp.CookieJar(unsafe=True),
                 read_bufsize=_PIECE,
@@ -232,7 +287,7 @@ class _Run(Generic[T]):
         self._flow = flow
         self._attempt = attempt
         self._exchange: AioExchange | None = None
-        self._works = Works()
+        self._works = Works(transport.limits.read_memory)
 
     @property
     def exchange(self) -> AioExchange:
@@ -281,11 +336,13 @@ class _Run(Generic[T]):
                 return await self.exchange.read(count)
             case Peek(count):
                 return await self.exchange.peek(count)
-            case Work(function):
-                if (oldest := self._works.oldest) is not None:
+            case Work(nbytes=nbytes):
+                while (oldest := self._works.oldest(nbytes)) is not None:
                     await asyncio.wrap_future(oldest)
                     self._works.take()
-                return self._works.start(function)
+                return self._works.start(instruction)
+            case Tell():
+                return None
 
     async def _send(self, request: Request) -> Head:
         if self._exchange is not None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import ssl
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 from urllib.parse import urlsplit
@@ -29,7 +31,20 @@ from ndstream.errors import (
     TransportError,
 )
 from ndstream.transports.works import Works
-from ndstream.wire.flow import Flow, Head, Instruction, Peek, Read, ReadInto, ReadSome, Request, Work
+from ndstream.wire.flow import (
+    Course,
+    Flow,
+    Head,
+    Instruction,
+    Peek,
+    Read,
+    ReadInto,
+    ReadSome,
+    Request,
+    Start,
+    Tell,
+    Work,
+)
 
 T = TypeVar("T")
 
@@ -181,7 +196,7 @@ class HTTPTransport:
         self.base = base
         self._headers = dict(headers or {})
         self._verify = verify
-        self._limits = limits
+        self.limits = limits
         self._timeout = urllib3.Timeout(connect=limits.connect_timeout, read=limits.read_timeout)
         self._prefix = urlsplit(base).path
         self._process = os.getpid()
@@ -210,6 +225,49 @@ class HTTPTransport:
         run.finish()
         return result
 
+    def run(self, course: Course[T], watch: Callable[[int], None] | None = None) -> T:
+        """Run a course to its end; flows that it yields together run at once, in threads.
+
+        Parameters
+        ----------
+        course : generator
+        watch : callable, optional
+            As in `drive`.
+
+        Raises
+        ------
+        TransportError, TimedOut, NDStreamError
+            What the course does not handle.
+        """
+        try:
+            starts = next(course)
+            while True:
+                try:
+                    results = self._drive_all(starts, watch)
+                except NDStreamError as error:
+                    starts = course.throw(error)
+                else:
+                    starts = course.send(results)
+        except StopIteration as end:
+            answer: T = end.value
+            return answer
+        finally:
+            course.close()
+
+    def _drive_all(self, starts: Sequence[Start], watch: Callable[[int], None] | None) -> list[Any]:
+        if len(starts) == 1:
+            return [self.drive(starts[0], watch)]
+        group = _Group(watch)
+        with ThreadPoolExecutor(min(len(starts), self.limits.read_requests), "ndstream-read") as threads:
+            futures = [threads.submit(self.drive, start, group.watch) for start in starts]
+            try:
+                return [future.result() for future in futures]
+            except BaseException:
+                # They write into memory of the caller: none may be under way when this returns.
+                group.stop()
+                threads.shutdown(cancel_futures=True)
+                raise
+
     def begin(self, start: Callable[[], Flow[None]]) -> Exchange:
         """Run a flow that sends a request and looks at the head of the answer; the body is left to the caller.
 
@@ -219,8 +277,8 @@ class HTTPTransport:
         return run.exchange
 
     def _attempts(self, start: Callable[[], Flow[T]], watch: Callable[[int], None] | None) -> tuple[_Run[T], T]:
-        for attempt in range(self._limits.retries + 1):
-            last = attempt == self._limits.retries
+        for attempt in range(self.limits.retries + 1):
+            last = attempt == self.limits.retries
             run = _Run(self, start(), None if last else attempt, watch)
             try:
                 return run, run.result()
@@ -242,7 +300,7 @@ class HTTPTransport:
         ConnectFailed, ConnectionLost, CertificateError, TimedOut, TransportError
         """
         url = self.base + request.path
-        with _Translated(url, self._limits.read_timeout):
+        with _Translated(url, self.limits.read_timeout):
             response = self._connections().request(
                 request.method,
                 self._prefix + request.path,
@@ -254,7 +312,7 @@ class HTTPTransport:
                 timeout=self._timeout,
             )
         self._keep_cookies(response)
-        return Exchange(response, url, self._limits.read_timeout)
+        return Exchange(response, url, self.limits.read_timeout)
 
     def close(self) -> None:
         """Close all idle connections; the transport can still be used."""
@@ -286,7 +344,7 @@ class HTTPTransport:
                 options = {"cert_reqs": ssl.CERT_NONE, "assert_hostname": False}
             elif isinstance(self._verify, str):
                 options = {"ca_certs": self._verify}
-        with _Translated(self.base, self._limits.connect_timeout):
+        with _Translated(self.base, self.limits.connect_timeout):
             return urllib3.connection_from_url(self.base, maxsize=POOLED, **options)
 
 
@@ -300,6 +358,31 @@ class _Later(Exception):
 
     def __init__(self, pause: float) -> None:
         self.pause = pause
+
+
+class _Stopped(Exception):
+    """Another flow of the group failed."""
+
+
+class _Group:
+    """Flows that run at once: one watches them all, and when one fails the others stop where they are."""
+
+    def __init__(self, watch: Callable[[int], None] | None) -> None:
+        self._watch = watch
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def watch(self, count: int) -> None:
+        """Hear of bytes, in any thread."""
+        if self._stopped:
+            raise _Stopped
+        if self._watch is not None:
+            with self._lock:
+                self._watch(count)
+
+    def stop(self) -> None:
+        """Have all of them end when they next hear of bytes."""
+        self._stopped = True
 
 
 class _Run(Generic[T]):
@@ -319,7 +402,7 @@ class _Run(Generic[T]):
         self._watch = watch
         self._watched = 0
         self._exchange: Exchange | None = None
-        self._works = Works()
+        self._works = Works(transport.limits.read_memory)
 
     def result(self) -> T:
         """Carry out what the flow yields until it returns; the last answer is left open."""
@@ -360,16 +443,18 @@ class _Run(Generic[T]):
         if isinstance(instruction, Request):
             return self._send(instruction)
         match instruction:
-            case ReadInto(buffer):
-                return self.exchange.read_into(buffer, self._count if self._watch is not None else None)
+            case ReadInto(buffer, counted):
+                return self.exchange.read_into(buffer, self._count if counted and self._watch is not None else None)
             case ReadSome(most):
                 return self.exchange.read_some(most)
             case Read(count):
                 return self.exchange.read(count)
             case Peek(count):
                 return self.exchange.peek(count)
-            case Work(function):
-                return self._works.add(function)
+            case Work():
+                return self._works.add(instruction)
+            case Tell(count):
+                return self._count(count)
 
     def _send(self, request: Request) -> Head:
         if self._exchange is not None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
 
+from ndstream.wire.flow import Work
+
 _THREADS = min(8, os.cpu_count() or 1)
 MOST = 2 * _THREADS
-"""Functions of one flow that wait or run: what they hold in memory is bounded by it."""
+"""Functions of one flow that wait or run."""
 
 
 @cache
@@ -20,29 +21,44 @@ def _threads(process: int) -> ThreadPoolExecutor:
 
 
 class Works:
-    """The work of one flow. Threads are shared by all flows of a process; they start with the first work."""
+    """The work of one flow. Threads are shared by all flows of a process; they start with the first work.
 
-    def __init__(self) -> None:
-        self._under_way: deque[Future[None]] = deque()
+    Parameters
+    ----------
+    most : int, bytes
+        What all that waits or runs may hold in memory; a single work may hold more.
+    """
 
-    @property
-    def oldest(self) -> Future[None] | None:
-        """What to wait for before more is added; None when there is room."""
-        return self._under_way[0] if len(self._under_way) >= MOST else None
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held = 0
+        self._under_way: deque[tuple[Future[None], int]] = deque()
 
-    def start(self, function: Callable[[], None]) -> None:
+    def oldest(self, nbytes: int) -> Future[None] | None:
+        """What to wait for, and take, before work that holds `nbytes` is started; None when there is room for it."""
+        if not self._under_way or (len(self._under_way) < MOST and self._held + nbytes <= self._most):
+            return None
+        return self._under_way[0][0]
+
+    def start(self, work: Work) -> None:
         """Begin with a function."""
-        self._under_way.append(_threads(os.getpid()).submit(function))
+        self._under_way.append((_threads(os.getpid()).submit(work.function), work.nbytes))
+        self._held += work.nbytes
 
     def take(self) -> Future[None] | None:
         """Hand over the oldest; None when there is none."""
-        return self._under_way.popleft() if self._under_way else None
+        if not self._under_way:
+            return None
+        future, nbytes = self._under_way.popleft()
+        self._held -= nbytes
+        return future
 
-    def add(self, function: Callable[[], None]) -> None:
+    def add(self, work: Work) -> None:
         """Begin with a function when there is room; raises what an earlier one raised."""
-        if self.oldest is not None:
-            self._under_way.popleft().result()
-        self.start(function)
+        while (oldest := self.oldest(work.nbytes)) is not None:
+            self.take()
+            oldest.result()
+        self.start(work)
 
     def finish(self) -> None:
         """Wait for all; raises what one of them raised, when none runs any more."""
@@ -54,7 +70,9 @@ class Works:
 
     def drop(self) -> None:
         """Begin with none of those that wait, and wait for those that run: they write into memory of the caller."""
-        for future in self._under_way:
+        futures = [future for future, _ in self._under_way]
+        for future in futures:
             future.cancel()
-        wait(self._under_way)
+        wait(futures)
         self._under_way.clear()
+        self._held = 0

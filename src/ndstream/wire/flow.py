@@ -5,13 +5,16 @@ wanted; it never touches a socket. A small driver runs it: `ndstream.transports.
 asynchronous one awaits, and a test can answer from memory. One flow is one exchange: a driver may run it again from
 the start when the connection is lost, so a flow has no effect but its result and the buffers it was given.
 
-The functions `send`, `read`, `read_into`, `read_some`, `peek` and `work` yield one instruction each and give its result
-a type; flows write ``head = yield from send(request)``.
+The functions `send`, `read`, `read_into`, `read_some`, `peek`, `work` and `tell` yield one instruction each and give
+its result a type; flows write ``head = yield from send(request)``.
+
+What takes several exchanges, one behind the other or at once, is a *course*: a generator of flows, as a flow is one of
+instructions. It holds the rules that decide what is asked for next, and a driver runs it as it runs a flow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
@@ -50,9 +53,13 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class ReadInto:
-    """Fill all of `buffer`, writable and of single bytes, with the next bytes of the body."""
+    """Fill all of `buffer`, writable and of single bytes, with the next bytes of the body.
+
+    Who watches the transfer is told of these bytes, unless they are not `counted`.
+    """
 
     buffer: memoryview
+    counted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +80,28 @@ class Peek:
 class Work:
     """Carry out `function`, in another thread if there is one, while the flow goes on.
 
-    All of them are done when the flow returns, and what one raises, the driver raises. When too many are under way,
-    the flow waits.
+    All of them are done when the flow returns, and what one raises, the driver raises. When too many are under way, or
+    they hold too much memory (`nbytes` each), the flow waits.
     """
 
     function: Callable[[], None]
+    nbytes: int = 0
 
 
-Instruction: TypeAlias = Request | Read | ReadInto | ReadSome | Peek | Work
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Tell who watches the transfer that `count` more bytes of the result have come."""
+
+    count: int
+
+
+Instruction: TypeAlias = Request | Read | ReadInto | ReadSome | Peek | Work | Tell
 Flow: TypeAlias = Generator[Instruction, Any, T]
+
+Start: TypeAlias = Callable[[], Flow[Any]]
+"""Makes a flow; called again for every attempt."""
+Course: TypeAlias = Generator[Sequence[Start], Any, T]
+"""Yields flows that may run at once, and gets the list of their results back, or the error of one of them."""
 
 
 def send(request: Request) -> Flow[Head]:
@@ -96,9 +116,9 @@ def read(count: int) -> Flow[bytes]:
     return data
 
 
-def read_into(buffer: memoryview) -> Flow[None]:
+def read_into(buffer: memoryview, *, counted: bool = True) -> Flow[None]:
     """Fill the buffer; the driver raises `ConnectionLost` when the body ends before."""
-    yield ReadInto(buffer)
+    yield ReadInto(buffer, counted)
 
 
 def read_some(most: int) -> Flow[bytes]:
@@ -113,6 +133,17 @@ def peek(count: int) -> Flow[bytes]:
     return data
 
 
-def work(function: Callable[[], None]) -> Flow[None]:
-    """Have something done that takes the processor for a while, such as decoding."""
-    yield Work(function)
+def work(function: Callable[[], None], nbytes: int = 0) -> Flow[None]:
+    """Have something done that takes the processor for a while, such as decoding, and holds `nbytes` of memory."""
+    yield Work(function, nbytes)
+
+
+def tell(count: int) -> Flow[None]:
+    """Tell who watches how many more bytes of the result have come."""
+    yield Tell(count)
+
+
+def exchange(start: Callable[[], Flow[T]]) -> Course[T]:
+    """Run one flow, as a course."""
+    results: list[T] = yield (start,)
+    return results[0]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ndstream.core.dtypes import DType, String, is_fixed, item_size, to_numpy
 from ndstream.core.operations import Committed, CreateDataset, Event, Operation, Payload, SetAttributes
-from ndstream.errors import InvalidRequest, NDStreamError, ProtocolError, UnsupportedDType
+from ndstream.errors import InvalidRequest, NDStreamError, NotFound, ProtocolError, UnsupportedDType
 from ndstream.protocols.native.messages import (
     Batch,
     Block,
@@ -298,12 +298,16 @@ def decode_events(buffer: bytearray) -> Iterator[Event]:
 
     Raises
     ------
+    NotFound
+        The file is gone: no more events come.
     ProtocolError
         An event is none of ours.
     """
     while (end := buffer.find(b"\n\n")) >= 0:
         block = bytes(buffer[:end])
         del buffer[: end + 2]
+        if block.startswith(b"event: end"):
+            raise NotFound("the file is gone")
         data = b"".join(line[5:].strip() for line in block.split(b"\n") if line.startswith(b"data:"))
         if not data:
             continue

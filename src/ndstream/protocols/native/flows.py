@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from math import prod
 from typing import Any, TypeAlias
 from urllib.parse import quote, urlencode
@@ -42,7 +43,7 @@ from ndstream.protocols.native.messages import (
     Stored,
 )
 from ndstream.wire.buffers import BufferPool
-from ndstream.wire.flow import Flow, Head, Request, read_into, read_some, send, work
+from ndstream.wire.flow import Flow, Head, Request, read_into, read_some, send, tell, work
 from ndstream.wire.ndblock import begin_block, read_frame, read_header
 from ndstream.wire.status import ERROR_HEADER, error_class
 
@@ -53,6 +54,8 @@ Decode: TypeAlias = Callable[[NDArray[np.uint8], int, NDArray[np.uint8], Take], 
 _DOCUMENT = {"Accept": MSGPACK, "Accept-Encoding": "gzip, deflate"}
 _LONGEST_ERROR = 64 * KiB
 _PIECE = 1 * MiB
+_SPARE = 1 * MiB  # bytes that are converted at a time: they stay in the caches of the processor
+_ROWS = 4096  # rows of an index that are taken apart at a time
 _INLINE = 4 * KiB  # bytes of a payload that stay in the header of a batch
 
 
@@ -108,6 +111,17 @@ class NativeFlows:
         with self._reading(path, None):
             return codec.decode(body, Entry)
 
+    def state(self, path: str, known: str | None = None) -> Flow[str | None]:
+        """Ask which state a file is in: its entity tag; None when that is the one `known` already."""
+        headers = _DOCUMENT if known is None else _DOCUMENT | {"If-None-Match": f'"{known}"'}
+        head = yield from send(Request(method="GET", path=_url("tree", path), headers=headers))
+        if head.status == HTTPStatus.NOT_MODIFIED and known is not None:
+            return None
+        yield from self._check(head, path, None)
+        while (yield from read_some(_PIECE)):
+            continue
+        return self._tag(head, path)
+
     def describe(self, path: str, name: str, *, depth: int, data: int) -> Flow[Described]:
         """Describe an object of a file, with its members down to `depth` and data of at most `data` bytes."""
         query = {"name": name, "depth": depth, "data": data}
@@ -116,41 +130,60 @@ class NativeFlows:
         with self._reading(path, name):
             return codec.decode(body, Described)
 
-    def read(self, path: str, wanted: Sequence[Wanted]) -> Flow[None]:
+    def read(self, path: str, wanted: Sequence[Wanted], state: str | None = None) -> Flow[str]:
         """Read selections of datasets of one file, straight into their arrays when the elements are as stored.
+
+        Parameters
+        ----------
+        state : str, optional
+            Entity tag of the state that the file must be in.
+
+        Returns
+        -------
+        str
+            Entity tag of the state that it was in.
 
         Raises
         ------
+        Conflict
+            The file is in another state.
         ProtocolError
             The answer has another shape.
         """
-        yield from self._data(path, wanted, BLOCKS)
+        head = yield from self._data(path, wanted, BLOCKS, state)
         for each in wanted:
             with self._reading(path, each.name):
                 yield from self._block(each.destination)
         with self._reading(path, None):
             yield from _end()
+        return self._tag(head, path)
 
-    def read_stored(self, path: str, wanted: Wanted, described: Dataset, decode: Decode) -> Flow[None]:
+    def read_stored(
+        self, path: str, wanted: Wanted, described: Dataset, decode: Decode, state: str | None = None
+    ) -> Flow[None]:
         """Read a selection as stored chunks, which are decoded while others arrive.
 
         Parameters
         ----------
         wanted : Wanted
-            Its elements are as stored.
+            Elements are converted to the type of its array.
         described : Dataset
             What is known of the dataset: the chunks that come must be such.
         decode : callable
             Undoes its filters.
+        state : str, optional
+            Entity tag of the state that the file must be in.
 
         Raises
         ------
+        Conflict
+            The file is in another state.
         UnsupportedDType
             The server does not send the chunks of this dataset.
         Corrupt
             A chunk does not decode to what it should.
         """
-        yield from self._data(path, [wanted], CHUNKS)
+        yield from self._data(path, [wanted], CHUNKS, state)
         with self._reading(path, wanted.name):
             header = codec.decode((yield from read_header(self.limits.document)), Stored)
             chunks = header.dataset.chunks
@@ -161,7 +194,7 @@ class NativeFlows:
             if header.chunks > self.limits.chunk_index or header.dataset.filters != described.filters:
                 raise ProtocolError("too many chunks came, or such as went through other filters")
             index = np.empty((header.chunks, 3), "<u8")
-            yield from read_into(index.reshape(-1).view(np.uint8).data)
+            yield from read_into(index.reshape(-1).view(np.uint8).data, counted=False)
             scatter = _Scatter(wanted, header.dataset, decode, self._pool.take)
             yield from scatter.run(index, self.limits.chunk)
             yield from _end()
@@ -203,14 +236,17 @@ class NativeFlows:
         head = yield from send(Request(method="GET", path=_url("events", path, query), headers=headers))
         yield from self._check(head, path, None)
 
-    def _data(self, path: str, wanted: Sequence[Wanted], media_type: str) -> Flow[None]:
+    def _data(self, path: str, wanted: Sequence[Wanted], media_type: str, state: str | None) -> Flow[Head]:
         """Ask for data."""
         reads = tuple([Read(name=each.name, select=to_plain(each.selection, explicit=True)) for each in wanted])
         body = codec.encode_msgpack(Reads(reads=reads))
         headers = {"Accept": media_type, "Content-Type": MSGPACK, "Accept-Encoding": "identity"}
+        if state is not None:
+            headers["If-Match"] = f'"{state}"'
         head = yield from send(Request(method="POST", path=_url("data", path), headers=headers, body=body))
         yield from self._check(head, path, wanted[0].name)
         self._expect(head, media_type, path)
+        return head
 
     def _block(self, destination: NDArray[Any]) -> Flow[None]:
         """Read one block into an array."""
@@ -224,12 +260,10 @@ class NativeFlows:
             return
         if not is_fixed(dtype) or block.nbytes != spelled.itemsize * prod(shape):
             raise ProtocolError(f"{block.nbytes} bytes do not make shape {shape} of {spelled}")
-        straight = spelled.base == destination.dtype
-        received = destination if straight else np.empty(destination.shape, spelled.base)
-        if received.nbytes:
-            yield from read_into(_bytes_of(received))
-        if not straight:
-            np.copyto(destination, received, casting="unsafe")
+        if spelled.base != destination.dtype:
+            yield from _converted(spelled.base, destination)
+        elif destination.nbytes:
+            yield from read_into(_bytes_of(destination))
 
     def _frames(self, dtype: DType, destination: NDArray[Any]) -> Flow[None]:
         """Read elements of variable length."""
@@ -260,6 +294,12 @@ class NativeFlows:
                 raise TooLarge(f"{self._where(path, name)}: a document of more than {most} bytes (limit: document)")
             pieces.append(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _tag(self, head: Head, path: str) -> str:
+        tag = head.headers.get("etag", "").removeprefix("W/").strip('"')
+        if not tag:
+            raise ProtocolError(f"{self._where(path, None)}: the answer does not tell the state of the file")
+        return tag
 
     def _expect(self, head: Head, media_type: str, path: str) -> None:
         kind = head.headers.get("content-type", "").partition(";")[0].strip()
@@ -302,6 +342,9 @@ class _Scatter:
         spelled = to_numpy(dataset.dtype)
         self._base = spelled.base
         self._cell = self._chunks + spelled.shape
+        self._untold = wanted.destination.nbytes
+        # Decoded, and once more between two filters.
+        self._held = 2 * prod(self._cell) * self._base.itemsize
         shape = dataset.shape or ()
         self._grid = [-(-side // chunk) for side, chunk in zip(shape, self._chunks, strict=True)]
         self._fill: Any = 0
@@ -310,7 +353,7 @@ class _Scatter:
 
     def run(self, index: NDArray[np.uint64], most: int) -> Flow[None]:
         """Read the chunks that `index` lists; what else is wanted holds the fill value."""
-        rows = iter(index.tolist())
+        rows = (row for start in range(0, len(index), _ROWS) for row in index[start : start + _ROWS].tolist())
         row = next(rows, None)
         for part in self._selection.over(self._chunks):
             number = 0
@@ -318,22 +361,32 @@ class _Scatter:
                 number = number * side + position
             if row is None or row[0] != number:
                 self._destination[part.target] = self._fill
+                yield from self._tell(part)
                 continue
             if row[1] > most:
                 raise TooLarge(f"a chunk has {row[1]} bytes, {most} are accepted (limit: chunk)")
             stored = self._take(row[1])
             if row[1]:
-                yield from read_into(stored.data)
-            yield from work(self._place(part, stored, row[2]))
+                yield from read_into(stored.data, counted=False)
+            yield from work(self._place(part, stored, row[2]), row[1] + self._held)
+            yield from self._tell(part)
             row = next(rows, None)
         if row is not None:
             raise ProtocolError(f"chunk {row[0]} came, which was not asked for")
+        yield from tell(self._untold)
+
+    def _tell(self, part: Part) -> Flow[None]:
+        # How much index arrays take of the result is told at the end: it would have to be copied to be counted.
+        if _is_box(part):
+            nbytes = self._destination[part.target].nbytes
+            self._untold -= nbytes
+            yield from tell(nbytes)
 
     def _place(self, part: Part, stored: NDArray[np.uint8], mask: int) -> Callable[[], None]:
         def place() -> None:
-            if part.whole and all(isinstance(index, slice) for index in part.target):
+            if part.whole and _is_box(part):
                 target = self._destination[part.target]
-                if target.shape == self._cell and target.flags.c_contiguous:
+                if target.shape == self._cell and target.dtype == self._base and target.flags.c_contiguous:
                     self._decode(stored, mask, target.reshape(-1).view(np.uint8), self._take)
                     return
             nbytes = prod(self._cell) * self._base.itemsize
@@ -345,9 +398,25 @@ class _Scatter:
         return place
 
 
+def _is_box(part: Part) -> bool:
+    return all(isinstance(index, slice) for index in part.target)
+
+
 def _url(endpoint: str, path: str, query: dict[str, Any] | None = None) -> str:
     asked = f"?{urlencode(query, quote_via=quote)}" if query else ""
     return f"/{endpoint}/{quote(path.strip('/'))}{asked}"
+
+
+def _converted(dtype: np.dtype[Any], destination: NDArray[Any]) -> Flow[None]:
+    """Read elements of a type into an array of another, a piece at a time."""
+    flat = destination.reshape(-1)
+    spare = np.empty(min(flat.size, max(1, _SPARE // dtype.itemsize)), dtype)
+    for start in range(0, flat.size, max(1, spare.size)):
+        target = flat[start : start + spare.size]
+        received = spare[: target.size]
+        yield from read_into(_bytes_of(received), counted=False)
+        np.copyto(target, received, casting="unsafe")
+        yield from tell(target.nbytes)
 
 
 def _end() -> Flow[None]:
