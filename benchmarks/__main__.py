@@ -23,6 +23,7 @@ ROWS = {
     "peers": "peers.peers",
     "bounded": "proofs.bounded",
     "corruption": "proofs.corruption",
+    "kills": "kills.kills",
 }
 
 

@@ -14,7 +14,7 @@ def damaged(content: bytes, count: int, seed: int = 0) -> Iterator[bytes]:
     Bytes are flipped, ranges zeroed, filled with ones or with noise, moved, and the end cut off; half of the damage
     falls into the first kilobytes, where an HDF5 file says most about itself.
     """
-    generator = random.Random(seed)  # noqa: S311  (damage that comes back, not secrets)
+    generator = random.Random(seed)
     for number in range(count):
         copy = bytearray(content)
         for _ in range(generator.choice((1, 1, 1, 2, 8))):

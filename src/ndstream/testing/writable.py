@@ -16,15 +16,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import h5py
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ndstream.core import model
-from ndstream.core.dtypes import from_numpy, is_fixed
-from ndstream.core.elements import flatten
+from ndstream.core.dtypes import from_numpy
 from ndstream.core.model import Filter
 from ndstream.core.operations import (
     Append,
@@ -44,44 +42,20 @@ from ndstream.core.operations import (
     SetAttributes,
     Write,
 )
-from ndstream.core.ports import ANYBODY, Access, Detail
+from ndstream.core.ports import ANYBODY, Detail
 from ndstream.core.selection import select, to_plain
 from ndstream.errors import Conflict, Exists, Forbidden, InvalidRequest, NDStreamError, NotFound, UnsupportedDType
 from ndstream.stores.memory import Group, MemoryStore
-from ndstream.testing.stores import collect, same
+from ndstream.testing.arrays import collect, same
+from ndstream.testing.payloads import WRITER, dataset, payload, table
 from ndstream.testing.strategies import keys
 
-__all__ = ["WRITER", "WritableStoreSuite", "payload"]
+__all__ = ["WRITER", "WritableStoreSuite", "dataset", "payload", "table"]
 
 T = TypeVar("T")
 
-WRITER = Access(user="writer", writable=frozenset({""}))
 FILE = "runs/new.h5"
 GZIP = (Filter(id=2, name="shuffle"), Filter(id=1, name="deflate", options=(4,)))
-
-
-def payload(values: Any, dtype: Any = None) -> Payload:
-    """Make a payload of an array; text becomes UTF-8 of variable length."""
-    array = np.asarray(values, dtype)
-    if array.dtype.kind == "U":
-        made = np.empty(array.shape, h5py.string_dtype())
-        made[...] = np.char.encode(array, "utf-8").astype(object)
-        array = made
-    described = from_numpy(array.dtype)
-    data = array.tobytes() if is_fixed(described) else flatten(array, described)
-    return Payload(dtype=described, shape=array.shape, data=data)
-
-
-def dataset(name: str, values: Any, dtype: Any = None, **options: Any) -> CreateDataset:
-    """Make the operation that creates a dataset from values."""
-    data = payload(values, dtype)
-    return CreateDataset(name=name, dtype=data.dtype, shape=data.shape, data=data, **options)
-
-
-def table(name: str, dtype: Any = "<i4", row: tuple[int, ...] = (), **options: Any) -> CreateDataset:
-    """Make the operation that creates an empty dataset that may grow along its first axis."""
-    described = from_numpy(np.dtype(dtype))
-    return CreateDataset(name=name, dtype=described, shape=(0, *row), maxshape=(None, *row), **options)
 
 
 class WritableStoreSuite:

@@ -20,7 +20,7 @@ from ndstream.core.ports import ANYBODY, Access, Detail
 from ndstream.core.selection import select
 from ndstream.errors import DataError, NDStreamError, NotFound
 from ndstream.stores.hdf5.store import HDF5Store
-from ndstream.testing.stores import collect
+from ndstream.testing.arrays import collect
 
 SECRET = 666
 PUBLIC = 1

@@ -21,8 +21,8 @@ from ndstream.core.limits import Limits, MiB
 from ndstream.core.ports import ANYBODY, Detail
 from ndstream.errors import Corrupt, DataError, NDStreamError, Quarantined, Replaced, TimedOut, WorkerDied
 from ndstream.stores.hdf5.store import HDF5Store
+from ndstream.testing.arrays import collect
 from ndstream.testing.damage import damaged
-from ndstream.testing.stores import collect
 
 VARIANTS = 270
 LIMITS = Limits(workers=1)

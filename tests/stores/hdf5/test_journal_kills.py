@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.stores.hdf5.crashing import MEMORY
-from tests.stores.hdf5.killing import kill_at_random, kill_everywhere
+from tests.stores.hdf5.killing import kill_everywhere
 from tests.stores.hdf5.workload import Version
 
 
@@ -15,8 +15,3 @@ from tests.stores.hdf5.workload import Version
 def test_at_each_of_its_calls(version: Version) -> None:
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         assert kill_everywhere(Path(folder), version, 5) > 80
-
-
-@pytest.mark.parametrize("version", ["earliest", "latest"])
-def test_at_random_moments(version: Version, tmp_path: Path) -> None:
-    assert kill_at_random(tmp_path, version, 8) > 16

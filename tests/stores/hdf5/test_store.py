@@ -24,8 +24,8 @@ from ndstream.core.selection import select
 from ndstream.errors import Busy, InvalidSelection, NotFound, Replaced, UnsupportedDType
 from ndstream.stores.hdf5.pool import Pool
 from ndstream.stores.hdf5.store import HDF5Store
+from ndstream.testing.arrays import collect, same
 from ndstream.testing.sample import counted, write_sample
-from ndstream.testing.stores import collect, same
 
 T = TypeVar("T")
 LIMITS = Limits(workers=1)

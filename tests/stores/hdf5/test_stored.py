@@ -17,7 +17,7 @@ from ndstream.core.ports import ANYBODY, StoredChunks, Writing
 from ndstream.core.selection import select
 from ndstream.errors import Replaced, UnsupportedDType
 from ndstream.stores.hdf5.store import HDF5Store
-from ndstream.testing.writable import WRITER, payload
+from ndstream.testing.payloads import WRITER, payload
 
 
 @pytest.fixture

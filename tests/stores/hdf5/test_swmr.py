@@ -13,7 +13,7 @@ import pytest
 
 from ndstream.core.ports import ANYBODY, Writing
 from ndstream.stores.hdf5.store import HDF5Store
-from ndstream.testing.stores import collect
+from ndstream.testing.arrays import collect
 
 WRITER = """
 import sys, h5py, numpy as np

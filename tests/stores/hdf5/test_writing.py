@@ -33,8 +33,8 @@ from ndstream.errors import (
     WorkerDied,
 )
 from ndstream.stores.hdf5.store import HDF5Store
-from ndstream.testing.stores import collect
-from ndstream.testing.writable import WRITER, dataset, payload, table
+from ndstream.testing.arrays import collect
+from ndstream.testing.payloads import WRITER, dataset, payload, table
 
 T = TypeVar("T")
 
@@ -131,7 +131,7 @@ def test_a_killed_server_loses_nothing_that_was_acknowledged(tmp_path: Path) -> 
         "from ndstream.core.operations import Append\n"
         "from ndstream.core.ports import Writing\n"
         "from ndstream.stores.hdf5.store import HDF5Store\n"
-        "from ndstream.testing.writable import WRITER, payload, table\n"
+        "from ndstream.testing.payloads import WRITER, payload, table\n"
         "async def main():\n"
         "    store = HDF5Store({'': Path(sys.argv[1])}, writing=Writing())\n"
         "    await store.apply('a.h5', WRITER, [table('/t', '<i8')], create=True)\n"

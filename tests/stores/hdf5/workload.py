@@ -143,13 +143,13 @@ def dying(last: int, *, torn: bool = False) -> type[DiskFile]:
     return Dying
 
 
-def work(path: Path, version: Version, steps: int | None, disk: type[DiskFile] = DiskFile) -> None:
-    """Make changes from where the file is, one commit each, all or `steps`; tell of each on standard output."""
+def work(path: Path, version: Version, steps: int, disk: type[DiskFile]) -> None:
+    """Make changes from where the file is, one commit each, up to `steps`; tell of each on standard output."""
     new = not path.exists() or not path.stat().st_size
     with JournaledFile.open(path, create=new, limits=LIMITS, disk=disk) as journaled:
         with h5py.File(journaled, "w" if new else "r+", libver=version) as file:
             number = int(file.attrs.get("step", 0))
-            while steps is None or number < steps:
+            while number < steps:
                 number += 1
                 take_step(file, number)
                 file.flush()
@@ -160,12 +160,9 @@ def work(path: Path, version: Version, steps: int | None, disk: type[DiskFile] =
 
 
 def main() -> None:
-    """Work until killed; or in a fork for each call that the work may be killed at, each in a directory of its own."""
-    path, mode = Path(sys.argv[1]), sys.argv[3]
+    """Work in a fork for each call that the work may be killed at, each in a directory of its own."""
+    path, steps = Path(sys.argv[1]), int(sys.argv[3])
     version: Version = "latest" if sys.argv[2] == "latest" else "earliest"
-    if mode == "forever":
-        work(path, version, None)
-        return
     last, alive = 0, True
     while alive:
         last += 1
@@ -175,7 +172,7 @@ def main() -> None:
             child = os.fork()
             if not child:
                 os.dup2(os.open(folder / "acknowledged", os.O_WRONLY | os.O_CREAT), 1)
-                work(folder / "f.h5", version, int(mode), dying(last, torn=torn))
+                work(folder / "f.h5", version, steps, dying(last, torn=torn))
                 os._exit(0)
             alive = os.waitpid(child, 0)[1] == signal.SIGKILL
 
