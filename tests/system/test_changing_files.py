@@ -119,7 +119,7 @@ def test_damaged_files_among_good_ones_cost_themselves_only(tmp_path: Path, ndst
     content = (tmp_path / "good.h5").read_bytes()
     for number, copy in enumerate(damaged(content, 40, seed=3)):
         (tmp_path / f"damaged {number}.h5").write_bytes(copy)
-    server = ndstream_server(tmp_path)
+    server = ndstream_server(tmp_path, limits={"worker_timeout": 5.0})
     for number in range(40):
         for body in ({"object": "/", "max_depth": 5}, {"object": "chunked", "slice": "0:1000"}):
             request = post(server, f"damaged%20{number}.h5", body)
@@ -134,7 +134,7 @@ def test_nothing_is_remembered_of_what_a_file_was_before_it_was_written_to_in_pl
 ) -> None:
     """Also not when it was damaged for a while, so that the library could not close all that it had opened."""
     content = write_sample(tmp_path / "sample.h5").read_bytes()
-    server = ndstream_server(tmp_path, limits={"workers": 1})
+    server = ndstream_server(tmp_path, limits={"workers": 1, "worker_timeout": 5.0})
     for copy in damaged(content, 20, seed=11):
         (tmp_path / "sample.h5").write_bytes(copy)
         for name in ("/", "/types", "/attributes"):

@@ -23,6 +23,8 @@ def test_runs_are_the_elements_in_the_order_of_the_result(data: st.DataObject) -
     np.testing.assert_array_equal(found, selection.apply(array).reshape(-1))
     assert (lengths > 0).all()
     assert (starts[1:] != (starts + lengths)[:-1]).all()
+    if selection.run_start is not None and selection.count:
+        assert (starts.tolist(), lengths.tolist()) == ([selection.run_start], [selection.count])
 
 
 def test_what_is_contiguous_is_one_run() -> None:
@@ -58,17 +60,6 @@ def test_nothing_has_no_runs() -> None:
     for selection in (everything((3, 0)), select(([], 1), (3, 4)), select((slice(0), slice(None)), (3, 4))):
         starts, lengths = selection.runs()
         assert starts.size == lengths.size == 0
-
-
-@settings(max_examples=400, deadline=None)
-@given(st.data())
-def test_a_run_that_is_seen_at_once_is_the_one_that_would_be_listed(data: st.DataObject) -> None:
-    array = numbered(data.draw(shapes()))
-    selection = data.draw(selections(array.shape))
-    start = selection.run_start
-    if start is not None and selection.count:
-        starts, lengths = selection.runs()
-        assert (starts.tolist(), lengths.tolist()) == ([start], [selection.count])
 
 
 def test_a_block_of_whole_rows_is_seen_at_once_as_one_run() -> None:
