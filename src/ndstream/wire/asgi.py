@@ -26,11 +26,8 @@ async def body_pieces(receive: Receive) -> AsyncIterator[bytes]:
     """
     more = True
     while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ConnectionLost("the client went away before its request was complete")
-        more = message.get("more_body", False)
-        yield message.get("body", b"")
+        piece, more = await _piece(receive)
+        yield piece
 
 
 async def read_body(receive: Receive, length: int, limits: Limits) -> bytes | bytearray:
@@ -47,17 +44,26 @@ async def read_body(receive: Receive, length: int, limits: Limits) -> bytes | by
         It is, or says that it is, longer than ``limits.request_body``.
     ConnectionLost
     """
-    error = BodyTooLong(f"the body of a request may have {limits.request_body} bytes")
-    if length > limits.request_body:
-        raise error
-    body = bytearray()
-    async for piece in body_pieces(receive):
-        if len(body) + len(piece) > limits.request_body:
-            raise error
-        if len(piece) == length:
-            return piece  # most requests come in one piece: no copy
-        body += piece
+    body: bytes | bytearray = bytearray()
+    more = length <= limits.request_body
+    while more:
+        piece, more = await _piece(receive)
+        if not more and not body:
+            body = piece  # most requests come in one piece: no copy
+        else:
+            body += piece
+        more = more and len(body) <= limits.request_body
+    if max(length, len(body)) > limits.request_body:
+        raise BodyTooLong(f"the body of a request may have {limits.request_body} bytes")
     return body
+
+
+async def _piece(receive: Receive) -> tuple[bytes, bool]:
+    """Next piece of a body, and whether more follow."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ConnectionLost("the client went away before its request was complete")
+    return message.get("body", b""), message.get("more_body", False)
 
 
 class Outgoing:

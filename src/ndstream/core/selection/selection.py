@@ -188,6 +188,9 @@ class Selection:
             When `chunks` is not one positive length for each axis.
         """
         self._check(chunks)
+        single = self._part_of_one(chunks)
+        if single is not None:
+            return iter((single,))
         places = {number: dim for dim, number in enumerate(self.order)}
         if self.joint:
             places |= dict.fromkeys(self.joint, places[self.joint[0]])
@@ -216,6 +219,30 @@ class Selection:
     def _check(self, chunks: tuple[int, ...]) -> None:
         if len(chunks) != len(self.source) or any(chunk < 1 for chunk in chunks):
             raise ValueError(f"chunks of shape {chunks} for an array of shape {self.source}")
+
+    def _part_of_one(self, chunks: tuple[int, ...]) -> Part | None:
+        """Find the part when all is in one chunk of the grid; None when it is not, or cannot be told at a glance."""
+        if self.joint:
+            return None
+        chunk: list[int] = []
+        source: list[int | slice] = []
+        target: list[slice] = []
+        whole = True
+        for number, (axis, side, extent) in enumerate(zip(self.axes, chunks, self.source, strict=True)):
+            if not isinstance(axis, Span) or axis.step != 1 or not axis.count:
+                return None
+            row, first = divmod(axis.start, side)
+            stop = first + axis.count
+            if stop > side:
+                return None
+            chunk.append(row)
+            whole = whole and axis.count == min(side, extent - row * side)
+            if number in self.dropped:
+                source.append(first)
+            else:
+                source.append(slice(first, stop, 1))
+                target.append(slice(0, axis.count, 1))
+        return Part(tuple(chunk), tuple(source), tuple(target), whole)
 
     def _alone(self) -> list[int]:
         """Axes that are kept and not joint."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -67,18 +68,20 @@ class Chunks:
         self._file = file
         self._pipeline = pipeline(layout.filters, self.nbytes)
         self.refresh(layout, shape)
-        self._fill = np.frombuffer(fill, self.itemtype)[0] if fill and any(fill) else np.zeros((), self.itemtype)[()]
+        self._filled_with = fill
         self._pool = pool
         self._cache = cache
         self._keep = keep
 
+    @cached_property
+    def _fill(self) -> Any:
+        fill = self._filled_with
+        return np.frombuffer(fill, self.itemtype)[0] if fill and any(fill) else np.zeros((), self.itemtype)[()]
+
     def refresh(self, layout: Chunked, shape: tuple[int, ...]) -> None:
         """Find chunks where `layout` says; no thread may be reading meanwhile."""
         self._counts = [-(-extent // length) for extent, length in zip(shape, layout.chunks, strict=True)]
-        self._numbers = np.frombuffer(layout.numbers, "<u8")
-        self._offsets = np.frombuffer(layout.offsets, "<u8")
-        self._sizes = np.frombuffer(layout.sizes, "<u4")
-        self._masks = np.frombuffer(layout.masks, "<u4")
+        self._numbers, self._offsets, self._sizes, self._masks = layout.index
 
     def put(self, part: Part, result: NDArray[Any]) -> None:
         """Read what `part` takes from its chunk, into its place in `result` (of dtype `itemtype`).

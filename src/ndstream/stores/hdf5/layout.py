@@ -6,9 +6,12 @@ bytes are read without the library. Offsets are absolute in the file (user block
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from functools import cached_property
+from typing import NamedTuple, TypeAlias
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from ndstream.core.model import Filter
 
@@ -24,7 +27,16 @@ class Contiguous(_Layout, frozen=True, kw_only=True, tag="contiguous"):
     size: int
 
 
-class Chunked(_Layout, frozen=True, kw_only=True, tag="chunked"):
+class Index(NamedTuple):
+    """The stored chunks of a dataset as arrays, views of what a `Chunked` holds."""
+
+    numbers: NDArray[np.uint64]
+    offsets: NDArray[np.uint64]
+    sizes: NDArray[np.uint32]
+    masks: NDArray[np.uint32]
+
+
+class Chunked(_Layout, frozen=True, kw_only=True, tag="chunked", dict=True):
     """Chunks of one shape on a grid, each stored by itself after the filter pipeline.
 
     `numbers` are the C-order positions of the stored chunks in the grid, ascending (uint64 little-endian, as bytes),
@@ -39,6 +51,16 @@ class Chunked(_Layout, frozen=True, kw_only=True, tag="chunked"):
     offsets: bytes
     sizes: bytes
     masks: bytes = b""
+
+    @cached_property
+    def index(self) -> Index:
+        """The same as arrays."""
+        return Index(
+            np.frombuffer(self.numbers, "<u8"),
+            np.frombuffer(self.offsets, "<u8"),
+            np.frombuffer(self.sizes, "<u4"),
+            np.frombuffer(self.masks, "<u4"),
+        )
 
 
 class Inline(_Layout, frozen=True, kw_only=True, tag="inline"):

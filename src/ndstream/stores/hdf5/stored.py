@@ -35,9 +35,9 @@ class StoredRows:
 
     def __init__(self, layout: Chunked, selection: Selection) -> None:
         rows = _touched(layout, selection)
-        self._numbers = np.frombuffer(layout.numbers, "<u8")[rows]
+        self._numbers = layout.index.numbers[rows]
         self._offsets, self._sizes = _places(layout, rows)
-        masks = np.frombuffer(layout.masks, "<u4")
+        masks = layout.index.masks
         self.index = np.zeros((rows.size, 3), np.uint64)
         self.index[:, 0] = self._numbers
         self.index[:, 1] = self._sizes
@@ -55,7 +55,7 @@ class StoredRows:
         """
         layout = located.layout
         if isinstance(layout, Chunked):
-            numbers = np.frombuffer(layout.numbers, "<u8")
+            numbers = layout.index.numbers
             rows = np.searchsorted(numbers, self._numbers)
             if self._numbers.size == 0 or (rows < numbers.size).all():
                 offsets, sizes = _places(layout, rows)
@@ -103,12 +103,12 @@ class StoredChunkReading:
 
 
 def _places(layout: Chunked, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
-    return np.frombuffer(layout.offsets, "<u8")[rows], np.frombuffer(layout.sizes, "<u4")[rows]
+    return layout.index.offsets[rows], layout.index.sizes[rows]
 
 
 def _touched(layout: Chunked, selection: Selection) -> NDArray[np.int64]:
     """Rows of the chunk index that a selection touches, ascending."""
-    numbers = np.frombuffer(layout.numbers, "<u8")
+    numbers = layout.index.numbers
     if selection.is_everything or not selection.count or not numbers.size:
         return np.arange(numbers.size if selection.count else 0)
     counts = tuple(-(-side // length) for side, length in zip(selection.source, layout.chunks, strict=True))
