@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ from ndstream.stores.hdf5.plan import plan
 from ndstream.stores.hdf5.work import Loading, Work
 from ndstream.wire.buffers import BufferPool
 
+#: Pieces that are read at once on the event loop until others have a turn; a turn costs a tenth of a piece.
+_TURN = 16
 #: Pieces made or in the making at a time, of one reading.
 _AHEAD = 3
 
@@ -38,6 +41,7 @@ class Means:
     pool: BufferPool
     budget: Budget
     threads: ThreadPoolExecutor
+    at_hand: Iterator[int] = field(default_factory=itertools.count)  # counts pieces that may be read at once
 
 
 class ReadyReading:
@@ -117,8 +121,7 @@ class _Made:
         self._budget = budget
 
     async def made(self) -> memoryview:
-        """Give it, after a turn for others: a reader as fast as the page cache would never wait for anything else."""
-        await asyncio.sleep(0)
+        """Give it."""
         return self._out.data
 
     def sent(self) -> None:
@@ -208,6 +211,9 @@ class PieceReading:
             cost = work.nbytes + work.scratch
             if not self._pending:
                 await self._means.budget.take(cost)
+                if isinstance(work, Loading) and not next(self._means.at_hand) % _TURN:
+                    # Who reads and never has to wait would keep everybody else from it for ever.
+                    await asyncio.sleep(0)
                 await self._until_ready(cost)
                 if isinstance(work, Loading) and self._load_now(work):
                     break
