@@ -17,6 +17,7 @@ ROWS = {
     "bulk": "bulk.bulk",
     "chunked": "chunked.chunked",
     "small": "small.small",
+    "rpc": "rpc.rpc",
     "metadata": "metadata.metadata",
     "slices": "slices.multi_slice",
     "inside": "inside.inside",

@@ -1,6 +1,7 @@
 """What the machine can do without us: bytes over a bare socket, and small answers from memory over uvicorn.
 
-Programs: ``python -m benchmarks.ceilings raw|small``; each prints its port and serves until its standard input ends.
+Programs: ``python -m benchmarks.ceilings raw|small|frames``; each prints its port, and serves
+until its standard input ends.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import msgspec
 import uvicorn
+import uvloop
 
 ASKED = 8  # bytes of a request for bytes: how many, as an integer
 _WARM = 64 << 20
@@ -79,6 +82,34 @@ def serve_small() -> None:
     _serve_until_the_end(listener.getsockname()[1])
 
 
+def serve_frames() -> None:
+    """Decode every frame, and answer with a map that holds `SMALL` bytes: asyncio and msgspec, nothing else."""
+    decode, encode = msgspec.msgpack.Decoder().decode, msgspec.msgpack.Encoder().encode
+    body = bytes(SMALL)
+
+    class Echo(asyncio.Protocol):
+        def connection_made(self, transport: Any) -> None:
+            self._transport = transport
+            self._buffer = b""
+
+        def data_received(self, data: bytes) -> None:
+            self._buffer += data
+            while len(self._buffer) >= 4 and len(self._buffer) >= (end := 4 + int.from_bytes(self._buffer[:4], "big")):
+                request = decode(self._buffer[4:end])
+                self._buffer = self._buffer[end:]
+                answer = encode({"status": "success", "path": request["path"], "data": body})
+                self._transport.write(len(answer).to_bytes(4, "big") + answer)
+
+    async def serve(listener: socket.socket) -> None:
+        server = await asyncio.get_running_loop().create_server(Echo, sock=listener)
+        await server.serve_forever()
+
+    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    threading.Thread(target=lambda: uvloop.run(serve(listener)), daemon=True).start()
+    _serve_until_the_end(listener.getsockname()[1])
+
+
 def _serve_until_the_end(port: int) -> None:
     sys.stdout.write(f"{port}\n")
     sys.stdout.flush()
@@ -86,4 +117,4 @@ def _serve_until_the_end(port: int) -> None:
 
 
 if __name__ == "__main__":
-    {"raw": serve_raw, "small": serve_small}[sys.argv[1]]()
+    {"raw": serve_raw, "small": serve_small, "frames": serve_frames}[sys.argv[1]]()

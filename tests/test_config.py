@@ -16,6 +16,7 @@ from ndstream.config import (
     Config,
     Document,
     Setting,
+    StreamSettings,
     client_reference,
     client_settings,
     load,
@@ -222,6 +223,7 @@ def test_every_default_in_the_reference_is_the_default(tmp_path: Path) -> None:
     text = "".join(f"[{section}]\n" + "\n".join(settings) + "\n" for section, settings in lines.items())
     config, default = load(written(tmp_path, text), environ={}), Config()
     assert (config.server, config.limits, config.users) == (default.server, default.limits, default.users)
+    assert config.streams == {"rpc": StreamSettings()}
 
 
 def test_the_reference_page_has_every_setting_with_type_default_and_meaning() -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ndstream.client.links import ExternalLink, HardLink, SoftLink
     from ndstream.client.local import LocalOrRemoteFile
     from ndstream.client.progress import disable_progress, set_progress_delay
+    from ndstream.client.rpc import BlockingHDF5Client, HDF5Client
     from ndstream.client.settings import Config
     from ndstream.client.streaming_decoder import StreamingDecoder
     from ndstream.errors import NDStreamError
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
     from ndstream.session import aopen, get_config, open, open_any, set_config, verify_cert  # noqa: A004 - see session
 
 __all__ = [
+    "BlockingHDF5Client",
     "Config",
     "Empty",
     "ExternalLink",
+    "HDF5Client",
     "HDFStreamRequestError",
     "HardLink",
     "LocalOrRemoteFile",
@@ -48,9 +51,11 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BlockingHDF5Client": "client.rpc",
     "Config": "client.settings",
     "Empty": "client.empty",
     "ExternalLink": "client.links",
+    "HDF5Client": "client.rpc",
     "HardLink": "client.links",
     "LocalOrRemoteFile": "client.local",
     "NDStreamError": "errors",

@@ -26,6 +26,7 @@ import platformdirs
 from ndstream.client.credentials import PASSWORD_VARIABLE, PasswordSources
 from ndstream.client.settings import Alias
 from ndstream.client.settings import Config as ClientConfig
+from ndstream.core import registry
 from ndstream.core.limits import DEFAULT_LIMITS, Bytes, GiB, KiB, Limits, MiB, Seconds
 from ndstream.errors import ConfigError
 
@@ -51,6 +52,18 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     backlog: int = 2048  #: connections that the system holds before they are accepted
 
 
+class StreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section of a protocol over its own TCP port, such as ``[rpc]``; it listens on the host of the server.
+
+    A certificate of the server is used here as well.
+    """
+
+    port: int | None = None  #: TCP port to serve it on; 0 picks a free one; without a port it is not served
+    file: str = ""  #: virtual path of the HDF5 file that it serves; not needed when one file is all there is
+    token_file: Path | None = None  #: file of the token that clients must give, plain or as Argon2 hash
+    public: bool = False  #: serve it to other machines without a token and without a certificate
+
+
 class UserSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Section ``[users]``."""
 
@@ -62,13 +75,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     `roots` maps names to directories or files ("" to the directory whose content is the root), `access` virtual
     directories to the roles that a user must have, all of them, to see what is in it, `writable` those to the roles
-    that a user must have to write there; `media_types` patterns of file names to media types. `file` is where it came
-    from.
+    that a user must have to write there; `media_types` patterns of file names to media types. `streams` holds the
+    sections of protocols over TCP ports of their own, by name. `file` is where it came from.
     """
 
     server: ServerSettings = ServerSettings()
     limits: Limits = DEFAULT_LIMITS
     users: UserSettings = UserSettings()
+    streams: dict[str, StreamSettings] = {}
     roots: dict[str, Path] = {}
     access: dict[str, frozenset[str]] = {}
     writable: dict[str, frozenset[str]] = {}
@@ -91,7 +105,7 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     keyring: bool = False  #: look for passwords in the keyring of the desktop, and keep them there
 
 
-_Section = TypeVar("_Section", ServerSettings, UserSettings, ClientSettings, Limits)
+_Section = TypeVar("_Section", ServerSettings, UserSettings, StreamSettings, ClientSettings, Limits)
 
 _SECTIONS: dict[str, type[ServerSettings | UserSettings | Limits]] = {
     "server": ServerSettings,
@@ -147,15 +161,18 @@ def load(
     if file is None and environ.get(FILE_VARIABLE):
         file = Path(environ[FILE_VARIABLE])
     document = Document(path=None) if file is None else read_document(file)
-    unknown = [name for name in document.table if name not in _SECTIONS and name not in _TABLES]
+    streams = registry.names(registry.STREAMS)
+    known = (*_SECTIONS, *streams, *_TABLES)
+    unknown = [name for name in document.table if name not in known]
     if unknown:
-        raise document.error([unknown[0]], f"unknown section{_suggestion(unknown[0], [*_SECTIONS, *_TABLES])}")
+        raise document.error([unknown[0]], f"unknown section{_suggestion(unknown[0], known)}")
     flags = overrides or {}
     tables = {name: flags.get(name) or _free_table(name, document) for name in _TABLES}
     config = Config(
         server=_section(ServerSettings, "server", document, environ, flags.get("server", {})),
         limits=_section(Limits, "limits", document, environ, flags.get("limits", {})),
         users=_section(UserSettings, "users", document, environ, flags.get("users", {})),
+        streams={name: _section(StreamSettings, name, document, environ, flags.get(name, {})) for name in streams},
         roots={_virtual(key): _path(value, Path.cwd()) for key, value in tables["roots"].items()},
         access={_virtual(key): frozenset(value) for key, value in tables["access"].items()},
         writable={_virtual(key): frozenset(value) for key, value in tables["writable"].items()},
@@ -348,6 +365,7 @@ class Setting:
 _TYPE_NAMES: dict[str, str] = {
     "str": "text",
     "int": "whole number",
+    "int | None": "whole number",
     "bool": "true or false",
     "Bytes": "size",
     "Seconds": "seconds",
@@ -360,6 +378,8 @@ def reference() -> Iterator[Setting]:
     """Document every setting of the server, in the order of the reference page."""
     for section, cls in _SECTIONS.items():
         yield from _documented(section, cls)
+    for name in registry.names(registry.STREAMS):
+        yield from _documented(name, StreamSettings)
     for name, meaning in _TABLES.items():
         yield Setting(section="", name=name, type="table", default="", meaning=meaning)
 

@@ -6,7 +6,9 @@ The tree; in brackets the builtin that each one also is, in quotes its ``code``:
     ├── RequestError           what was asked for cannot be had: asking again will not help
     │   ├── InvalidRequest     [ValueError]            "invalid"
     │   │   ├── TooLarge                               "too-large"
-    │   │   └── UnsupportedMediaType                   "media-type"
+    │   │   ├── UnsupportedMediaType                   "media-type"
+    │   │   ├── WrongKind                              "kind"
+    │   │   └── ShapeMismatch                          "shape"
     │   ├── InvalidSelection   [IndexError]            "selection"
     │   │   └── OutOfBounds                            "bounds"
     │   ├── UnsupportedDType   [TypeError]             "dtype"
@@ -14,7 +16,10 @@ The tree; in brackets the builtin that each one also is, in quotes its ``code``:
     │   ├── Exists             [FileExistsError]       "exists"
     │   ├── Conflict                                   "conflict"
     │   ├── NotAuthenticated   [PermissionError]       "unauthenticated"
-    │   └── Forbidden          [PermissionError]       "forbidden"
+    │   ├── Forbidden          [PermissionError]       "forbidden"
+    │   │   └── ReadOnly                               "read-only"
+    │   ├── NotSupported                               "unsupported"
+    │   └── Cancelled                                  "cancelled"
     ├── DataError              [OSError]               "data"
     │   │                      what is stored cannot be read
     │   ├── Corrupt                                    "corrupt"
@@ -81,6 +86,18 @@ class UnsupportedMediaType(InvalidRequest):
     code = "media-type"
 
 
+class WrongKind(InvalidRequest):
+    """There is another kind of object: a group where a dataset is needed, or the root group."""
+
+    code = "kind"
+
+
+class ShapeMismatch(InvalidRequest):
+    """The data does not have the shape of what it is for."""
+
+    code = "shape"
+
+
 class InvalidSelection(RequestError, IndexError):
     """The selection is malformed or does not fit the rank of the array."""
 
@@ -127,6 +144,24 @@ class Forbidden(RequestError, PermissionError):
     """Known user, known object, but not allowed."""
 
     code = "forbidden"
+
+
+class ReadOnly(Forbidden):
+    """Nobody may write there: the server, or the file, is read-only."""
+
+    code = "read-only"
+
+
+class NotSupported(RequestError):
+    """The peer does not have this command or feature, or no version of the protocol in common with us."""
+
+    code = "unsupported"
+
+
+class Cancelled(RequestError):
+    """The caller took the request back before it was complete."""
+
+    code = "cancelled"
 
 
 class DataError(NDStreamError, OSError):

@@ -1,8 +1,8 @@
 """Every ``python`` and ``console`` block of the README and of docs/ is run, in order, page by page.
 
-A page finds the sample data of the demo in ``data``, served at its root, and where it says ``http://127.0.0.1:8000``
-the server's real address is put. ``ndstream serve`` in a console block starts a server of the page's own, in place of
-the one before. Blocks of other kinds (``text``, ``bash``, ``toml``) are not run.
+A page finds the sample data of the demo in ``data``, served at its root. Where it says ``http://127.0.0.1:8000`` the
+server's real address is put, and its real port after ``port=8888``. ``ndstream serve`` in a console block starts a
+server of the page's own, in place of the one before. Other blocks (``text``, ``bash``, ``toml``) are not run.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ndstream.testing.server import LocalServer
 
 ROOT = Path(__file__).parents[2]
 ADDRESS = "http://127.0.0.1:8000"
+RPC = "8888"
 _BLOCK = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 PAGES = {
@@ -43,6 +44,7 @@ class Page:
         self._directory = directory
         self._stack = stack
         self._url = ""
+        self._rpc = RPC
         self._names: dict[str, Any] = {}
 
     def python(self, code: str, where: str) -> None:
@@ -55,8 +57,13 @@ class Page:
 
     def serve(self, *arguments: str) -> None:
         self._stack.close()
-        running = LocalServer(*arguments, "--port", "0", "--log-level", "warning", directory=self._directory)
+        free = [
+            each if before != "--rpc-port" else "0"
+            for before, each in zip(("", *arguments[:-1]), arguments, strict=True)
+        ]
+        running = LocalServer(*free, "--port", "0", "--log-level", "warning", directory=self._directory)
         self._url = self._stack.enter_context(running).url
+        self._rpc = str(running.streams.get("rpc", RPC))
 
     def _command(self, line: str) -> None:
         words = shlex.split(line)
@@ -76,7 +83,7 @@ class Page:
         assert done.returncode == 0, f"{line}\n{done.stdout.decode()}{done.stderr.decode()}"
 
     def _here(self, text: str) -> str:
-        return text.replace(ADDRESS, self._url)
+        return text.replace(ADDRESS, self._url).replace(f"port={RPC}", f"port={self._rpc}")
 
 
 @pytest.fixture(scope="module")

@@ -63,6 +63,13 @@ class Limits:
     events: int = 1024  #: commits of one file that are remembered for those who follow it
     batch_keys: int = 4096  #: keys of batches of one file that are remembered, so that none is carried out twice
     journal: Bytes = 64 * MiB  #: journal of a file that is written, beyond which it is emptied
+    # -- connections over TCP, without HTTP --
+    connections: int = 256  #: connections of one protocol over TCP; more are refused
+    frame: Bytes = 256 * MiB  #: longest frame of a protocol over TCP, in each direction
+    frames: Bytes = 1 * GiB  #: frames that arrive, of all connections together; beyond it only the oldest is read on
+    in_flight: int = 64  #: requests of one connection that are under way; more are not read
+    follows: int = 8  #: streams of events that one connection may have at a time
+    frame_timeout: Seconds = 60.0  #: seconds in which a frame that has begun must go on, and at a fair rate
     # -- clients --
     read_part: Bytes = 256 * MiB  #: bytes that a client asks for in one request; longer reads are made in parts
     read_requests: int = 4  #: parts of one read that a client asks for at once

@@ -325,6 +325,68 @@ class ProtocolPlugin(Protocol):
         ...
 
 
+class Admission(Protocol):
+    """Who is let in over a connection that is not HTTP."""
+
+    @property
+    def required(self) -> bool:
+        """Whether nobody is let in who does not say who they are."""
+        ...
+
+    def anonymous(self, address: str) -> Access:
+        """Access of somebody at `address` who has not said who they are."""
+        ...
+
+    async def check(self, secret: str, user: str | None, address: str) -> Access:
+        """Access for a token, or for the password of a user.
+
+        Raises
+        ------
+        NotAuthenticated
+            It is wrong.
+        Busy
+            Too many wait for theirs to be checked.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exposure:
+    """What of the served tree a protocol over its own port gives, and to whom: the one HDF5 file at `path`."""
+
+    path: str
+    admission: Admission
+
+
+class StreamApp(Protocol):
+    """A protocol over its own TCP port, at work; all methods are called in the event loop of the server."""
+
+    def connection(self) -> Any:
+        """Make the asyncio protocol (`asyncio.BufferedProtocol`) of a connection that was accepted."""
+        ...
+
+    def check(self, now: float) -> None:
+        """Look at every connection, about once a second; `now` is the time of the event loop."""
+        ...
+
+    async def drain(self, seconds: float) -> None:
+        """Take no more requests, let those under way end for so long, then close every connection."""
+        ...
+
+
+class StreamPlugin(Protocol):
+    """A wire protocol over its own TCP port, found by name in the registry (entry points ``ndstream.streams``).
+
+    Its settings are the section of its name in the configuration (`ndstream.config.StreamSettings`).
+    """
+
+    name: str
+
+    def app(self, service: Service, exposure: Exposure) -> StreamApp:
+        """Build the application; called once when the server starts."""
+        ...
+
+
 @runtime_checkable
 class FailureForm(Protocol):
     """What a `ProtocolPlugin` may have besides: the form of its errors, for those that the server has to answer."""

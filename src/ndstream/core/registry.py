@@ -20,6 +20,7 @@ from ndstream.errors import InvalidRequest, MissingExtra
 PROTOCOLS = "ndstream.protocols"
 STORES = "ndstream.stores"
 CODECS = "ndstream.codecs"
+STREAMS = "ndstream.streams"
 
 _registered: dict[tuple[str, str], Any] = {}
 

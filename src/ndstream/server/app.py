@@ -74,6 +74,7 @@ class Application:
         self.turns = Turns(config.limits.requests_per_user)
         self.authenticator = Authenticator(UserFile(config.users_file), config.access, config.writable)
         self.store = store if store is not None else _open_store(config, self.counters)
+        self.service = Service(store=self.store, limits=config.limits, counters=self.counters)
         self._plugins = _plugins(config)
         self._meters: dict[str, Meter] = {}
         self._protocols, self._sockets = self._build_protocols()
@@ -125,7 +126,9 @@ class Application:
         config = reload(self._config)
         self.authenticator.reload(UserFile(config.users_file), config.access, config.writable)
         self.turns.most = config.limits.requests_per_user
-        later = [name for name in ("server", "limits", "roots", "media_types") if self._differs(config, name)]
+        later = [
+            name for name in ("server", "limits", "roots", "media_types", "streams") if self._differs(config, name)
+        ]
         if bool(config.writable) != bool(self._config.writable):
             later.append("writable")
         self._config = config
@@ -137,7 +140,6 @@ class Application:
 
     def _build_protocols(self) -> tuple[dict[str, ASGIApp], dict[str, ASGIApp]]:
         """Applications of the protocols by prefix, for requests and for sockets, each with everything around it."""
-        service = Service(store=self.store, limits=self._config.limits, counters=self.counters)
         apps: dict[str, ASGIApp] = {}
         sockets: dict[str, ASGIApp] = {}
         for plugin in self._plugins:
@@ -145,9 +147,9 @@ class Application:
                 raise ConfigError(
                     f"protocol {plugin.name}: its prefix {plugin.prefix!r} is not one path segment or taken"
                 )
-            apps[plugin.prefix] = self._guarded(plugin, plugin.app(service))
+            apps[plugin.prefix] = self._guarded(plugin, plugin.app(self.service))
             if isinstance(plugin, Sockets):
-                sockets[plugin.prefix] = Handshake(self._guarded(plugin, plugin.sockets(service)))
+                sockets[plugin.prefix] = Handshake(self._guarded(plugin, plugin.sockets(self.service)))
         return apps, sockets
 
     def _guarded(self, plugin: ProtocolPlugin, app: ASGIApp) -> ASGIApp:

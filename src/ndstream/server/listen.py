@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from ndstream.errors import ConfigError
 
 
-def bind(host: str, port: int, backlog: int) -> list[socket.socket]:
+def bind(host: str, port: int, backlog: int, *, section: str = "server") -> list[socket.socket]:
     """Listen on every address of `host`, all with the same port.
 
     Parameters
@@ -20,6 +20,8 @@ def bind(host: str, port: int, backlog: int) -> list[socket.socket]:
         0 picks a free one.
     backlog : int
         Connections that the system holds before they are accepted.
+    section : str
+        Of the configuration, where the port was set.
 
     Raises
     ------
@@ -38,7 +40,7 @@ def bind(host: str, port: int, backlog: int) -> list[socket.socket]:
                 sockets.append(_listen(family, (address[0], port, *address[2:]), backlog))
             except OSError as error:
                 if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                    raise ConfigError(_reason(host, port, error)) from error
+                    raise ConfigError(_reason(host, port, error, section)) from error
                 absent = error
             else:
                 port = sockets[0].getsockname()[1]
@@ -51,7 +53,7 @@ def bind(host: str, port: int, backlog: int) -> list[socket.socket]:
     return sockets
 
 
-def url_of(host: str, port: int, *, tls: bool) -> str:
+def url_of(host: str, port: int, *, tls: bool, scheme: str = "http") -> str:
     """Address that a client on this machine would use."""
     try:
         address = ip_address(host)
@@ -61,7 +63,8 @@ def url_of(host: str, port: int, *, tls: bool) -> str:
         unspecified = "127.0.0.1" if address.version == 4 else "::1"
         name = unspecified if address.is_unspecified else host
         name = f"[{name}]" if address.version == 6 else name
-    return f"{'https' if tls else 'http'}://{name}:{port}"
+    secure = {"http": "https", "tcp": "tls"}[scheme]
+    return f"{secure if tls else scheme}://{name}:{port}"
 
 
 def is_loopback(sockets: list[socket.socket]) -> bool:
@@ -86,9 +89,9 @@ def _listen(family: int, address: tuple[str | int, ...], backlog: int) -> socket
     return one
 
 
-def _reason(host: str, port: int, error: OSError) -> str:
+def _reason(host: str, port: int, error: OSError, section: str) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"server.port: {port} on {host} is in use by another program; choose another, or 0 for a free one"
+        return f"{section}.port: {port} on {host} is in use by another program; choose another, or 0 for a free one"
     if error.errno == errno.EACCES:
-        return f"server.port: not allowed to listen on {port}; choose one above 1023, or 0 for a free one"
+        return f"{section}.port: not allowed to listen on {port}; choose one above 1023, or 0 for a free one"
     return f"server.host: cannot listen on {host} port {port}: {error.strerror or error}"

@@ -9,7 +9,7 @@ import signal
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
@@ -23,11 +23,12 @@ from ndstream.server.app import Application
 from ndstream.server.connection import Connection, check_all
 from ndstream.server.listen import bind, is_loopback, url_of
 from ndstream.server.socket import WebSocket
+from ndstream.server.streams import Stream, open_streams
 
 log = logging.getLogger("ndstream.server")
 
 
-def serve(config: Config, on_ready: Callable[[str], object] | None = None) -> None:
+def serve(config: Config, on_ready: Callable[[str, Mapping[str, str]], object] | None = None) -> None:
     """Serve until SIGTERM or SIGINT, then let running requests end (``server.drain`` seconds) and return.
 
     A second signal does not wait. Messages go to the standard error stream.
@@ -37,7 +38,7 @@ def serve(config: Config, on_ready: Callable[[str], object] | None = None) -> No
     config : Config
         What to serve, how.
     on_ready : callable, optional
-        Called with the URL as soon as requests are answered.
+        Called as soon as requests are answered, with the URL, and the addresses of protocols on ports of their own.
 
     Raises
     ------
@@ -45,7 +46,9 @@ def serve(config: Config, on_ready: Callable[[str], object] | None = None) -> No
         A setting is wrong, or the port is taken.
     """
     _log_to_stderr(config.server.log_level, access=config.server.access_log)
-    Server(config).run(on_ready)
+    server = Server(config)
+    streams = {stream.name: stream.url for stream in server.streams}
+    server.run(None if on_ready is None else lambda url: on_ready(url, streams))
 
 
 class Server:
@@ -65,6 +68,8 @@ class Server:
     app : Application
     port : int
     url : str
+    streams : list of Stream
+        Protocols on TCP ports of their own.
 
     Raises
     ------
@@ -78,12 +83,13 @@ class Server:
         self._sockets = bind(settings.host, settings.port, settings.backlog)
         try:
             self.app = Application(config, store=store)
+            self.streams = open_streams(config, self.app.service, self.app.authenticator)
         except BaseException:
             _close(self._sockets)
             raise
         self.port: int = self._sockets[0].getsockname()[1]
         self.url = url_of(settings.host, self.port, tls=settings.certificate is not None)
-        self._uvicorn = _Uvicorn(self.app, config)
+        self._uvicorn = _Uvicorn(self.app, config, self.streams)
         self._thread: threading.Thread | None = None
         self._failure: ServiceError | None = None
         _warn(config, self._sockets)
@@ -104,6 +110,8 @@ class Server:
             raise ServiceError("the server did not start; the log says why") from error
         finally:
             _close(self._sockets)
+            for stream in self.streams:
+                stream.close()
 
     def stop(self) -> None:
         """Stop soon; may be called from any thread."""
@@ -138,9 +146,10 @@ class Server:
 class _Uvicorn(uvicorn.Server):
     """uvicorn that says when it is ready, looks after its connections, and survives the signal that stops it."""
 
-    def __init__(self, app: Application, settings: Config) -> None:
+    def __init__(self, app: Application, settings: Config, streams: list[Stream]) -> None:
         super().__init__(_uvicorn_config(settings, app))
         self._app = app
+        self._streams = streams
         self.on_ready: Callable[[], object] | None = None
         limits = settings.limits
         self._interval = max(0.05, min(1.0, limits.idle_timeout / 4, limits.send_timeout / 4))
@@ -148,6 +157,8 @@ class _Uvicorn(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        for stream in self._streams:
+            await stream.start()
         self._look()
         if self.on_ready is not None:
             self.on_ready()
@@ -155,13 +166,16 @@ class _Uvicorn(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self.server_state.tasks:
             log.info("stopping: %d requests get %.0f s to end", len(self.server_state.tasks), self._settings.drain)
-        await super().shutdown(sockets)
+        drain = 0.0 if self.force_exit else self._settings.drain
+        await asyncio.gather(super().shutdown(sockets), *(stream.stop(drain) for stream in self._streams))
         # Told to hurry, uvicorn leaves this out; worker processes must not stay behind.
         await self._app.aclose()
 
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
         check_all(self.server_state.connections, loop.time())
+        for stream in self._streams:
+            stream.app.check(loop.time())
         loop.call_later(self._interval, self._look)
 
     @contextmanager

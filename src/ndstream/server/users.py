@@ -161,7 +161,12 @@ class UserFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._state = _state(path)
-        self.users: Mapping[str, User] = read_users(path)
+        self.users: Mapping[str, User] = self.read(path)
+
+    @staticmethod
+    def read(path: Path) -> Mapping[str, User]:
+        """Read what is in the file."""
+        return read_users(path)
 
     def refresh(self) -> bool:
         """Look at the file; say whether the users were read again.
@@ -175,7 +180,7 @@ class UserFile:
         if state == self._state:
             return False
         self._state = state
-        self.users = read_users(self.path)
+        self.users = self.read(self.path)
         return True
 
 

@@ -42,6 +42,8 @@ class LocalServer:
     url : str
         Base address, without a trailing slash.
     port : int
+    streams : dict of str to int
+        Ports of protocols over TCP, by name.
     log : Path
         As given; the null device when the error stream is that of this process.
     process : subprocess.Popen
@@ -74,6 +76,7 @@ class LocalServer:
             if errors is not None:
                 os.close(errors)
         try:
+            self.streams: dict[str, int] = {}
             self.url = self._announced()
         except BaseException:
             self.kill()
@@ -150,6 +153,8 @@ class LocalServer:
                 seen += piece
                 found = re.search(rb"(https?://\S+?)/?\r?\n", seen)
                 if found is not None:
+                    told = re.findall(rb"^ndstream: (\w+) at \w+://\S+:(\d+)", seen, re.MULTILINE)
+                    self.streams = {name.decode(): int(port) for name, port in told}
                     return found[1].decode()
                 if not piece:
                     said = f"{seen.decode(errors='replace')}\n{self.output()}".strip()

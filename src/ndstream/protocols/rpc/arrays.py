@@ -1,0 +1,261 @@
+"""Arrays inside of messages: what stands for them in msgpack, in JSON and in extended frames, and back.
+
+All are pure functions between an ndarray and plain values. Sources: SPEC.md, A2 and C2.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndstream.core.dtypes import DType, from_numpy, is_fixed, memory_size, to_numpy
+from ndstream.core.elements import restore
+from ndstream.errors import InvalidRequest, ProtocolError, TooLarge, UnsupportedDType
+from ndstream.protocols.rpc.dtypes import TEXT, parse, plain_dtype, spell, storable
+from ndstream.wire.framing import Buffer
+
+_RANK = 32
+_ND, _TYPE, _KIND, _SHAPE, _DATA = b"nd", b"type", b"kind", b"shape", b"data"
+
+
+# -- msgpack-numpy (A2) --
+
+
+def to_map(array: NDArray[Any]) -> dict[bytes, Any]:
+    """Map with byte keys that stands for an array; its data is a view when the array allows it."""
+    packed = little_endian(array)
+    if packed.dtype.hasobject:
+        raise UnsupportedDType("elements of variable length have no place in a message of the original: use lists")
+    kind: Any = packed.dtype.descr if packed.dtype.names is not None else packed.dtype.str
+    return {
+        _ND: True,
+        _TYPE: kind,
+        _KIND: b"V" if packed.dtype.names is not None else b"",
+        _SHAPE: list(packed.shape),
+        _DATA: bytes_of(packed),
+    }
+
+
+def is_map(value: dict[Any, Any]) -> bool:
+    """Whether a map stands for an array, a numpy scalar or a complex number."""
+    return _ND in value or b"complex" in value or b"__ndarray__" in value
+
+
+def from_map(value: dict[Any, Any]) -> Any:
+    """Array, or complex number, that a map stands for; a view of its data.
+
+    Raises
+    ------
+    InvalidRequest
+        It says what does not fit together.
+    UnsupportedDType
+    """
+    if b"complex" in value:
+        try:
+            return complex(value[_DATA])
+        except (KeyError, ValueError, TypeError) as error:
+            raise InvalidRequest("not a complex number") from error
+    if b"__ndarray__" in value:
+        data, shape = value[b"__ndarray__"], value.get(_SHAPE)
+        dtype = _described(value.get(b"dtype"))
+        if isinstance(data, list):
+            try:
+                return np.array([tuple(row) for row in data] if dtype.names else data, dtype)
+            except (ValueError, TypeError, OverflowError) as error:
+                raise InvalidRequest(f"these rows are no array of {dtype}") from error
+        return _array(dtype, shape, data)
+    dtype = _described(value.get(_TYPE))
+    if value[_ND] is False:
+        return _array(dtype, [], value.get(_DATA))[()]
+    return _array(dtype, value.get(_SHAPE), value.get(_DATA))
+
+
+def _described(spelling: Any) -> np.dtype[Any]:
+    """Read the dtype of msgpack-numpy: text, or the list that ``dtype.descr`` is."""
+    if isinstance(spelling, bytes):
+        spelling = spelling.decode("ascii", "replace")
+    if isinstance(spelling, str):
+        return plain_dtype(spelling)
+    if not isinstance(spelling, list) or not spelling:
+        raise InvalidRequest("an array without an element type")
+    return np.dtype([_member(entry) for entry in spelling])
+
+
+def _member(entry: Any) -> tuple[Any, ...]:
+    match entry:
+        case [str(name), inner]:
+            return name, _described(inner)
+        case [str(name), inner, list(shape)] if is_shape(shape):
+            return name, _described(inner), tuple(shape)
+    raise InvalidRequest("a member of a compound type is a name, a type, maybe a shape")
+
+
+def _array(dtype: np.dtype[Any], shape: Any, data: Any) -> NDArray[Any]:
+    if not is_shape(shape) or not isinstance(data, bytes | bytearray | memoryview):
+        raise InvalidRequest("an array needs a shape and its bytes")
+    if len(data) != dtype.itemsize * prod(shape):
+        raise InvalidRequest(f"{len(data)} bytes do not make an array of shape {tuple(shape)} of {dtype}")
+    if not dtype.itemsize or not len(data):
+        return np.zeros(shape, dtype)
+    found: NDArray[Any] = np.frombuffer(data, dtype)
+    return found.reshape(shape)
+
+
+def is_shape(value: Any) -> bool:
+    """Whether this is a list of the lengths of axes."""
+    return (
+        isinstance(value, list | tuple)
+        and len(value) <= _RANK
+        and all(type(side) is int and 0 <= side < 1 << 62 for side in value)
+    )
+
+
+# -- extended frames (C2) --
+
+
+def to_reference(array: NDArray[Any], bodies: list[Buffer]) -> dict[str, Any]:
+    """Map that stands for an array whose bytes are appended to `bodies`; text and sequences stay in the map."""
+    shape = list(array.shape)
+    if array.dtype.kind == "U":
+        return {"$nd": array.reshape(-1).tolist(), "dtype": TEXT, "shape": shape}
+    if array.dtype.kind == "O":
+        base = spell(from_numpy(array.dtype)) if array.dtype.metadata else TEXT
+        flat = [item.tolist() if isinstance(item, np.ndarray) else item for item in array.reshape(-1)]
+        return {"$nd": flat, "dtype": base, "shape": shape}
+    packed = little_endian(array)
+    bodies.append(bytes_of(packed))
+    return {"$nd": len(bodies) - 1, "dtype": spell(storable(packed.dtype)), "shape": shape}
+
+
+def from_reference(value: dict[Any, Any], bodies: Sequence[memoryview], codecs: frozenset[str], most: int) -> Any:
+    """Array that a map with ``$nd`` stands for; a view of its body unless that is compressed.
+
+    Parameters
+    ----------
+    codecs : frozenset of str
+        Ways of compression that were agreed on.
+    most : int, bytes
+        Largest array that a compressed body may become.
+
+    Raises
+    ------
+    ProtocolError
+        Lengths do not fit together, or the body does not become what was said; nothing was allocated before.
+    InvalidRequest, UnsupportedDType, TooLarge
+    """
+    place, shape = value["$nd"], value.get("shape")
+    dtype = parse(value.get("dtype"))
+    if not is_shape(shape):
+        raise InvalidRequest("an array needs a shape")
+    assert shape is not None
+    if isinstance(place, list):
+        return _listed(place, dtype, tuple(shape))
+    if not is_fixed(dtype):
+        raise InvalidRequest("elements of variable length come as a list")
+    if type(place) is not int or not 0 <= place < len(bodies):
+        raise ProtocolError(f"there is no body number {str(place)[:20]}")
+    nbytes = memory_size(dtype) * prod(shape)
+    body = bodies[place]
+    codec = value.get("codec")
+    if codec is not None:
+        body = _expanded(body, codec, value.get("nbytes"), nbytes, codecs, most)
+    if len(body) != nbytes:
+        raise ProtocolError(f"a body of {len(body)} bytes for an array of {nbytes}")
+    spelled = to_numpy(dtype)
+    if not nbytes:
+        return np.zeros(tuple(shape) + spelled.shape, spelled.base)
+    return np.frombuffer(body, spelled.base).reshape(tuple(shape) + spelled.shape)
+
+
+def _listed(elements: list[Any], dtype: DType, shape: tuple[int, ...]) -> NDArray[Any]:
+    if prod(shape) != len(elements):
+        raise InvalidRequest(f"{len(elements)} elements do not make an array of shape {shape}")
+    if all(isinstance(item, str) for item in elements):
+        return np.array(elements, "U").reshape(shape)
+    base = getattr(dtype, "base", None)
+    if base is None or not is_fixed(base):
+        raise InvalidRequest("elements that are no text of this type")
+    try:
+        flat = [np.asarray(item, to_numpy(base)).tobytes() for item in elements]
+        return restore(flat, dtype, shape)
+    except (ValueError, TypeError, OverflowError, ProtocolError) as error:
+        raise InvalidRequest("elements that are not of their type") from error
+
+
+def _expanded(body: memoryview, codec: Any, told: Any, nbytes: int, codecs: frozenset[str], most: int) -> memoryview:
+    if codec not in codecs:
+        raise InvalidRequest(f"bodies compressed by {str(codec)[:20]!r} were not agreed on")
+    if told != nbytes:
+        raise ProtocolError(f"a compressed body says {str(told)[:20]} bytes, the array has {nbytes}")
+    if nbytes > most:
+        raise TooLarge(f"a compressed array of {nbytes} bytes, {most} are accepted (limit: frame)")
+    machine = zlib.decompressobj()
+    try:
+        raw = machine.decompress(body, nbytes) if nbytes else b""
+        # One byte more would be a bomb; asking for it shows whether there is one.
+        over = machine.decompress(machine.unconsumed_tail, 1)
+    except zlib.error as error:
+        raise ProtocolError("a compressed body is damaged") from error
+    if len(raw) != nbytes or over or not machine.eof:
+        raise ProtocolError(f"a compressed body does not become the {nbytes} bytes that it says")
+    return memoryview(raw)
+
+
+# -- all --
+
+
+def little_endian(array: NDArray[Any]) -> NDArray[Any]:
+    """The same elements little-endian, without gaps, in C order: the same array if it is so, else a copy."""
+    target = packed_dtype(array.dtype)
+    if array.dtype != target or array.dtype.str != target.str:
+        array = array.astype(target)
+    return np.ascontiguousarray(array).reshape(array.shape)
+
+
+def packed_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Same dtype, little-endian and without gaps or metadata."""
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        return np.dtype((packed_dtype(base), shape))
+    if dtype.names is not None:
+        assert dtype.fields is not None
+        return np.dtype([(name, packed_dtype(dtype.fields[name][0])) for name in dtype.names])
+    return dtype.newbyteorder("<") if dtype.kind != "O" else dtype
+
+
+def bytes_of(array: NDArray[Any]) -> Buffer:
+    """Bytes of a C-contiguous array; a view, unless it is empty."""
+    return array.reshape(-1).view(np.uint8).data if array.nbytes else b""
+
+
+def to_lists(array: NDArray[Any]) -> Any:
+    """Nested lists, as JSON has them.
+
+    Raises
+    ------
+    UnsupportedDType
+        There are bytes in it, or complex numbers, which JSON does not have.
+    """
+    if array.dtype.names is not None:
+        columns = [to_lists(array[name]) for name in array.dtype.names]
+        return _rows(columns, array.ndim)
+    if array.dtype.kind in "SVc":
+        raise UnsupportedDType(f"JSON has no place for elements of type {array.dtype.str}")
+    if array.dtype.kind == "O":
+        return _objects(array.tolist())
+    return array.astype("f8").tolist() if array.dtype.kind == "f" and array.dtype.itemsize > 8 else array.tolist()
+
+
+def _rows(columns: list[Any], depth: int) -> Any:
+    return [_rows(list(row), depth - 1) for row in zip(*columns, strict=True)] if depth else columns
+
+
+def _objects(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_objects(item) for item in value]
+    return value.tolist() if isinstance(value, np.ndarray) else value

@@ -1,0 +1,371 @@
+"""Bytes to messages and back, in the three forms that a payload may have (SPEC.md, A1, A2, B2, C2).
+
+A payload is taken apart in two steps, so that what is wrong with an array can be answered under the id of its request:
+`unpack` gives the bare map, `restore` puts arrays in it. `pack` does both the other way.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ndstream.core.limits import KiB, MiB
+from ndstream.errors import InvalidRequest, ProtocolError, UnsupportedDType
+from ndstream.protocols.rpc import arrays
+from ndstream.protocols.rpc.messages import (
+    DEPTH,
+    LARGEST_ID,
+    LONGEST_ID,
+    WIDTH,
+    Failure,
+    Form,
+    Ident,
+    Reply,
+    Request,
+)
+from ndstream.wire.framing import Buffer
+
+_EXTENDED = 0xC1
+_HEAD = struct.Struct(">BBHI")
+_LAYOUT = 1
+_MORE = 1
+_ALIGNED = 8
+_JSON = frozenset(b"{ \t\n\r")
+_WORTH_COMPRESSING = 4 * KiB
+
+_NOTHING: frozenset[str] = frozenset()
+_PLAIN = frozenset({str, int, float, bool, type(None), bytes})
+_decode = msgspec.msgpack.Decoder().decode
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """A payload whose arrays are still what stands for them."""
+
+    form: Form
+    fields: dict[str, Any]
+    bodies: tuple[memoryview, ...] = ()
+    more: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Agreed:
+    """What a connection agreed on: ways of compression, and the longest frame that is accepted."""
+
+    codecs: frozenset[str] = _NOTHING
+    most: int = 256 * MiB
+
+
+def unpack(payload: Buffer, *, extended: bool) -> Unpacked:
+    """Take a payload apart.
+
+    Parameters
+    ----------
+    extended : bool
+        Whether extended frames are allowed, which is so after hello.
+
+    Raises
+    ------
+    ProtocolError
+        It is no message in any form.
+    """
+    first = payload[0]
+    if 0x80 <= first <= 0x8F or first in (0xDE, 0xDF):
+        return Unpacked(Form.MSGPACK, _map(_read_msgpack(payload)))
+    if first in _JSON:
+        return Unpacked(Form.JSON, _map(_read_json(payload)))
+    if first == _EXTENDED and extended:
+        return _read_extended(payload)
+    raise ProtocolError(f"no message begins with the byte {first:#04x}" + (" before hello" * (first == _EXTENDED)))
+
+
+def _read_msgpack(payload: Buffer) -> Any:
+    try:
+        return _decode(payload)
+    except (msgspec.DecodeError, RecursionError, MemoryError, TypeError, UnicodeDecodeError) as error:
+        raise ProtocolError(f"not msgpack: {error}") from error
+
+
+def _read_json(payload: Buffer) -> Any:
+    try:
+        return json.loads(bytes(payload))
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise ProtocolError(f"not JSON: {error}") from error
+
+
+def _map(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict) or len(value) > WIDTH:
+        raise ProtocolError("a message is a map, and not a huge one")
+    if not all(type(key) is str for key in value):
+        raise ProtocolError("the keys of a message are text")
+    return value
+
+
+def _read_extended(payload: Buffer) -> Unpacked:
+    view = memoryview(payload)
+    if len(view) < _HEAD.size:
+        raise ProtocolError("an extended frame is too short")
+    _, layout, flags, length = _HEAD.unpack_from(view)
+    if layout != _LAYOUT or flags & ~_MORE or _HEAD.size + length > len(view):
+        raise ProtocolError("an extended frame of another version, or cut short")
+    end = _HEAD.size + length
+    fields = _map(_read_msgpack(view[_HEAD.size : end]))
+    lengths = fields.pop("bodies", [])
+    if not isinstance(lengths, list) or not all(type(one) is int and one >= 0 for one in lengths):
+        raise ProtocolError("the lengths of bodies are no list of integers")
+    bodies = []
+    for one in lengths:
+        start = _aligned(end)
+        if start + one > len(view) or any(view[end:start]):
+            raise ProtocolError("the bodies do not fill their frame")
+        end = start + one
+        bodies.append(view[start:end])
+    if end != len(view) and (bodies or _aligned(end) != len(view)):
+        raise ProtocolError("the bodies do not fill their frame")
+    return Unpacked(Form.EXTENDED, fields, tuple(bodies), bool(flags & _MORE))
+
+
+def _aligned(at: int) -> int:
+    return -(-at // _ALIGNED) * _ALIGNED
+
+
+# -- arrays in their places --
+
+
+def restore(unpacked: Unpacked, agreed: Agreed) -> dict[str, Any]:
+    """Put arrays in the place of what stands for them.
+
+    Raises
+    ------
+    ProtocolError
+        Something is nested too deep, too wide, or does not fit together.
+    InvalidRequest, UnsupportedDType, TooLarge
+        An array is not what it says.
+    """
+    fields = unpacked.fields
+    if all(type(value) in _PLAIN for value in fields.values()):
+        return fields
+    restorer = _Restorer(unpacked, agreed)
+    return {key: restorer.value(value, 1) for key, value in fields.items()}
+
+
+class _Restorer:
+    """Walks through the values of one message."""
+
+    def __init__(self, unpacked: Unpacked, agreed: Agreed) -> None:
+        self._form = unpacked.form
+        self._bodies = unpacked.bodies
+        self._agreed = agreed
+
+    def value(self, value: Any, depth: int) -> Any:
+        if isinstance(value, dict):
+            return self._entries(value, depth)
+        if isinstance(value, list):
+            if depth >= DEPTH:
+                raise ProtocolError(f"more than {DEPTH} containers within one another")
+            if any(type(item) is dict or type(item) is list for item in value):
+                return [self.value(item, depth + 1) for item in value]
+            return value
+        if isinstance(value, msgspec.msgpack.Ext):
+            raise InvalidRequest("extension types of msgpack mean nothing here")
+        return value
+
+    def _entries(self, value: dict[Any, Any], depth: int) -> Any:
+        if depth >= DEPTH or len(value) > WIDTH:
+            raise ProtocolError(f"more than {DEPTH} containers within one another, or a map of more than {WIDTH}")
+        if self._form is Form.MSGPACK and arrays.is_map(value):
+            return arrays.from_map(value)
+        if self._form is Form.EXTENDED and "$nd" in value:
+            return arrays.from_reference(value, self._bodies, self._agreed.codecs, self._agreed.most)
+        if not all(isinstance(key, str) for key in value):
+            raise InvalidRequest("the keys of a map are text")
+        doubled = self._form is Form.EXTENDED
+        return {
+            key[1:] if doubled and key.startswith("$$") else key: self.value(item, depth + 1)
+            for key, item in value.items()
+        }
+
+
+# -- out --
+
+
+def pack(fields: Mapping[str, Any], form: Form, *, more: bool = False, compress: bool = False) -> list[Buffer]:
+    """Put a message into bytes.
+
+    Parameters
+    ----------
+    fields : mapping
+        Values with arrays and numpy scalars in them. In an extended message, arrays become bodies without a copy when
+        they are little-endian, packed and in C order.
+    more : bool
+        Whether more frames of this reply follow; extended messages only.
+    compress : bool
+        Compress bodies that are worth it by zlib; extended messages only.
+
+    Returns
+    -------
+    list of buffers
+        One behind the other they are the payload of a frame.
+
+    Raises
+    ------
+    UnsupportedDType
+        A value has no place in this form.
+    """
+    if form is Form.EXTENDED:
+        return _pack_extended(fields, more, compress)
+    try:
+        if form is Form.MSGPACK:
+            return [_encode(fields)]
+        return [json.dumps(fields, default=_for_json, ensure_ascii=False).encode()]
+    except (OverflowError, ValueError, TypeError) as error:
+        raise UnsupportedDType(f"a value that does not travel: {error}") from error
+
+
+def _for_msgpack(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return arrays.to_lists(value) if value.dtype.hasobject else arrays.to_map(value)
+    if isinstance(value, np.generic):
+        return _for_msgpack(np.asarray(value)) if isinstance(value, np.void) else value.item()
+    if isinstance(value, complex):
+        return {b"complex": True, b"data": repr(value)}
+    raise UnsupportedDType(f"a value of type {type(value).__name__} does not travel")
+
+
+_encode = msgspec.msgpack.Encoder(enc_hook=_for_msgpack).encode
+
+
+def _for_json(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return arrays.to_lists(value)
+    if isinstance(value, np.generic) and not isinstance(value, np.void | np.bytes_ | np.complexfloating):
+        return value.item()
+    raise UnsupportedDType(f"JSON has no place for a value of type {type(value).__name__}")
+
+
+def _pack_extended(fields: Mapping[str, Any], more: bool, compress: bool) -> list[Buffer]:
+    bodies: list[Buffer] = []
+    header = {key: _referring(value, bodies, compress) for key, value in fields.items()}
+    if bodies:
+        header["bodies"] = [len(body) for body in bodies]
+    try:
+        encoded = _encode(header)
+    except (OverflowError, ValueError, TypeError) as error:
+        raise UnsupportedDType(f"a value that does not travel: {error}") from error
+    found: list[Buffer] = [_HEAD.pack(_EXTENDED, _LAYOUT, _MORE if more else 0, len(encoded)) + encoded]
+    at = _HEAD.size + len(encoded)
+    for body in bodies:
+        gap = _aligned(at) - at
+        if gap:
+            found.append(bytes(gap))
+        found.append(body)
+        at += gap + len(body)
+    return found
+
+
+def _referring(value: Any, bodies: list[Buffer], compress: bool) -> Any:
+    """Value in which maps refer to the bodies of arrays."""
+    if type(value) in _PLAIN:
+        return value
+    if isinstance(value, np.ndarray):
+        reference = arrays.to_reference(value, bodies)
+        return _compressed(reference, bodies) if compress else reference
+    if isinstance(value, complex | np.complexfloating | np.void):
+        return arrays.to_reference(np.asarray(value), bodies)
+    if isinstance(value, Mapping):
+        return {
+            f"${key}" if str(key).startswith("$") else key: _referring(item, bodies, compress)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_referring(item, bodies, compress) for item in value]
+    return value
+
+
+def _compressed(reference: dict[str, Any], bodies: list[Buffer]) -> dict[str, Any]:
+    place = reference["$nd"]
+    if isinstance(place, list) or len(bodies[place]) < _WORTH_COMPRESSING:
+        return reference
+    nbytes = len(bodies[place])
+    smaller = zlib.compress(bodies[place], 1)
+    if len(smaller) >= nbytes:
+        return reference
+    bodies[place] = smaller
+    return reference | {"codec": "zlib", "nbytes": nbytes}
+
+
+# -- requests and replies --
+
+
+def ident_of(fields: Mapping[str, Any]) -> Ident | None:
+    """Id of a request; None when it has none.
+
+    Raises
+    ------
+    InvalidRequest
+        It cannot be one.
+    """
+    ident = fields.get("id")
+    if ident is None or (type(ident) is int and 0 <= ident <= LARGEST_ID):
+        return ident
+    if isinstance(ident, str) and len(ident.encode()) <= LONGEST_ID:
+        return ident
+    raise InvalidRequest(f"an id is an integer from 0 to {LARGEST_ID}, or text of at most {LONGEST_ID} bytes")
+
+
+def request_of(fields: Mapping[str, Any], form: Form, ident: Ident | None) -> Request:
+    """Make a request of a message.
+
+    Raises
+    ------
+    InvalidRequest
+        It names no command.
+    """
+    command = fields.get("command")
+    if not isinstance(command, str):
+        raise InvalidRequest("a request names its command")
+    arguments = {key: value for key, value in fields.items() if key not in ("command", "id")}
+    return Request(command=command, arguments=arguments, ident=ident, form=form)
+
+
+def request_fields(request: Request) -> dict[str, Any]:
+    """Message of a request."""
+    fields = {"command": request.command, **request.arguments}
+    return fields if request.ident is None else {"id": request.ident, **fields}
+
+
+def reply_fields(reply: Reply) -> dict[str, Any]:
+    """Message of a reply."""
+    return reply.fields if reply.ident is None else {"id": reply.ident, **reply.fields}
+
+
+def failure_fields(failure: Failure, *, typed: bool) -> dict[str, Any]:
+    """Message of a refusal; typed after hello, in the words of the original before."""
+    if failure.code == "not_found" and not typed:
+        return {"status": "not_found"}
+    if not typed:
+        return {"status": "error", "message": failure.message}
+    status = "not_found" if failure.code == "not_found" else "error"
+    fields: dict[str, Any] = {"status": status, "code": failure.code, "message": failure.message}
+    return fields | {"details": failure.details} if failure.details else fields
+
+
+def nbytes_of(value: Any) -> int:
+    """Bytes of all arrays among the values of a message."""
+    return sum([array.nbytes for array in arrays_in(value)])
+
+
+def arrays_in(value: Any) -> Sequence[NDArray[Any]]:
+    """Arrays among the values of a message, those inside of lists and maps too."""
+    if isinstance(value, np.ndarray):
+        return [value]
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return [array for item in inner for array in arrays_in(item)]

@@ -1,0 +1,411 @@
+"""One connection of the framed TCP protocol, from its first byte to its last (SPEC.md, B1, B2, C1 to C5)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from ndstream.core.limits import KiB, MiB
+from ndstream.errors import (
+    Busy,
+    Cancelled,
+    InvalidRequest,
+    NDStreamError,
+    NotAuthenticated,
+    NotSupported,
+    ProtocolError,
+    ServiceError,
+    TooLarge,
+)
+from ndstream.protocols.rpc import codec
+from ndstream.protocols.rpc import messages as m
+from ndstream.protocols.rpc.codes import Refused, failure_of
+from ndstream.protocols.rpc.operations import arguments_of
+from ndstream.protocols.rpc.order import Running, running
+from ndstream.protocols.rpc.service import Caller, Fields, Parts
+from ndstream.protocols.rpc.session import Session, agree, config_fields, read_hello, welcome
+from ndstream.transports.tcp import Link
+from ndstream.wire.framing import Buffer, Fault
+
+if TYPE_CHECKING:
+    from ndstream.protocols.rpc.serve import Connections
+
+_HEAVY = 64 * KiB
+"""Bytes of a payload that is taken apart in a thread."""
+_BULKY = 1 * MiB
+"""Bytes of arrays that are put into msgpack or JSON in a thread."""
+_LINGER = 1.0
+"""Seconds in which a peer that is cut off may still take the reason."""
+_SLOWEST = 16 * KiB
+"""Bytes per second below which a frame is cut, once it has used up ``frame_timeout``."""
+
+log = logging.getLogger("ndstream.rpc")
+
+
+class Connection:
+    """Reads requests, starts them in order, sends the replies.
+
+    Parameters
+    ----------
+    app : Connections
+        What all connections share.
+    """
+
+    def __init__(self, app: Connections) -> None:
+        self.link = Link(app.limits.frame, self._on_frames, self._on_end, self._on_begin)
+        self._app = app
+        self._limits = app.limits
+        self._session: Session | None = None
+        self._known = False
+        self._first = True
+        self._caller: Caller
+        self._waiting: deque[Buffer | Fault] = deque()
+        self._reader: asyncio.Task[None] | None = None
+        self._open: dict[m.Ident | Running, Running] = {}
+        self._room = asyncio.Event()
+        self._held = False
+        self._over = False
+        self._faulty = False
+        self._progress = (0, 0.0)
+        self._unsent = (0, 0.0)
+
+    # -- the life of the connection --
+
+    def _on_begin(self) -> None:
+        self._access(self._app.admission.anonymous(self.link.address))
+        if not self._app.enter(self):
+            self._app.counters.add("rpc_errors", label="connections")
+            self._refuse(Refused(Busy("too many connections"), retry_after=1.0), None, m.Form.MSGPACK)
+            self._end()
+
+    def _access(self, access: Any) -> None:
+        session = self._session
+        self._caller = Caller(
+            access=access,
+            original=session is None,
+            frame=self._limits.frame if session is None else session.frame,
+            streams=session is not None and session.streams,
+        )
+
+    def _on_end(self, error: Exception | None) -> None:
+        self._app.leave(self)
+        self._app.intake.forget(self.link)
+        self._over = True
+        self._waiting.clear()
+        for one in list(self._open.values()):
+            # What writes goes on: it may have begun, and its end is known to the file at least.
+            if one.task is not None and one.access != "write":
+                one.task.cancel()
+
+    def _end(self) -> None:
+        """Send what is left, take no more, and close before long."""
+        if not self._over:
+            self._over = True
+            self._waiting.clear()
+            self.link.finish()
+            asyncio.get_running_loop().call_later(_LINGER, self.link.abort)
+
+    async def drain(self) -> None:
+        """Let what is under way end, then close."""
+        self.link.hold()
+        while self._reader is not None or self._open:
+            ends = [one.done for one in self._open.values() if not one.streams]
+            for one in self._open.values():
+                if one.streams and one.task is not None:
+                    one.task.cancel()
+            if self._reader is not None:
+                ends.append(self._reader)
+            await asyncio.wait(ends) if ends else await asyncio.sleep(0)
+        await self.link.drained()
+        self.link.close()
+
+    def check(self, now: float) -> None:
+        """Cut the connection when its peer is too slow."""
+        total, since = self._progress
+        frames = self.link.frames
+        if not frames.partial or self._held or self._app.intake.holds(self.link):
+            self._progress = (frames.total, now)
+        elif now - since > self._limits.frame_timeout + (frames.total - total) / _SLOWEST:
+            self._cut("sent a frame too slowly")
+        waiting, since = self._unsent
+        size = 0 if self.link.closed else self.link.transport.get_write_buffer_size()
+        if not size or size != waiting:
+            self._unsent = (size, now)
+        elif now - since > self._limits.send_timeout:
+            self._cut("took nothing of its replies")
+
+    def _cut(self, what: str) -> None:
+        log.info("connection of %s cut: it %s", self.link.address or "?", what)
+        self._app.counters.add("rpc_errors", label="slow")
+        self.link.abort()
+
+    # -- requests --
+
+    def _on_frames(self, payloads: list[Buffer]) -> None:
+        self._waiting.extend(payloads)
+        fault = self.link.frames.fault
+        if fault is not None and not self._faulty:
+            self._faulty = True
+            self._waiting.append(fault)
+        self._weigh()
+        if self._waiting and self._reader is None and not self._over:
+            self._reader = asyncio.get_running_loop().create_task(self._read())
+
+    def _weigh(self) -> None:
+        """Read on, or not: by what waits here, and by what all connections hold together."""
+        held = self.link.frames.held
+        if held or self._waiting:
+            held += sum([len(one) for one in self._waiting if not isinstance(one, Fault)])
+        self._app.intake.note(self.link, held)
+        full = len(self._waiting) + len(self._open) >= self._limits.in_flight
+        if full != self._held and not self.link.closed:
+            self._held = full
+            if full:
+                self.link.hold()
+            else:
+                self.link.release()
+
+    async def _read(self) -> None:
+        """Take requests apart and start them, until none is left."""
+        try:
+            while self._waiting:
+                payload = self._waiting.popleft()
+                if isinstance(payload, Fault):
+                    self._refuse_frame(payload)
+                    return
+                await self._take(payload)
+                self._weigh()
+        finally:
+            self._reader = None
+
+    async def _take(self, payload: Buffer) -> None:
+        """Start what one payload asks for; wait for its end when it has no id."""
+        extended = self._session is not None
+        try:
+            if len(payload) > _HEAVY:
+                unpacked = await asyncio.to_thread(codec.unpack, payload, extended=extended)
+            else:
+                unpacked = codec.unpack(payload, extended=extended)
+        except ProtocolError as error:
+            self._refuse(error, None, m.Form.MSGPACK)
+            self._end()
+            return
+        ident: m.Ident | None = None
+        try:
+            if self._session is None:
+                _check_original(unpacked.fields)
+            else:
+                ident = codec.ident_of(unpacked.fields)
+                if ident is not None and ident in self._open:
+                    raise InvalidRequest(f"request {ident!r} is under way already")
+            fields = codec.restore(unpacked, self._session.agreed if self._session else codec.Agreed())
+            request = codec.request_of(fields, unpacked.form, ident)
+        except ProtocolError as error:
+            self._refuse(error, ident, unpacked.form)
+            self._end()
+            return
+        except NDStreamError as error:
+            self._refuse(error, ident, unpacked.form)
+            return
+        await self._start(request, heavy=len(payload) > _HEAVY)
+
+    async def _start(self, request: m.Request, *, heavy: bool) -> None:
+        first, self._first = self._first, False
+        if request.command == "hello":
+            await self._greet(request, first=first)
+            return
+        if self._session is not None and request.command == "cancel":
+            self._cancel(request)
+            return
+        while len(self._open) >= self._limits.in_flight:
+            self._room.clear()
+            await self._room.wait()
+        one = running(request)
+        one.before = [other.done for other in self._open.values() if one.conflicts(other)]
+        key = one if request.ident is None else request.ident
+        self._open[key] = one
+        one.task = asyncio.current_task() if request.ident is None else None
+        if request.ident is None:
+            await self._carry_out(request, one, key, heavy=heavy)
+        else:
+            work = self._carry_out(request, one, key, heavy=heavy)
+            one.task = asyncio.get_running_loop().create_task(work)
+            # Who is cancelled before the first step never comes to its end.
+            one.task.add_done_callback(lambda _: self._finish(one, key))
+
+    async def _carry_out(self, request: m.Request, one: Running, key: m.Ident | Running, *, heavy: bool) -> None:
+        """Answer one request, whatever becomes of it."""
+        try:
+            for earlier in one.before:
+                if not earlier.done():
+                    await asyncio.wait([earlier])
+            answer = await self._answer(request, one, heavy=heavy)
+            if isinstance(answer, dict):
+                await self._send(answer, request)
+            else:
+                one.streams = True
+                await self._stream(answer, request)
+        except (NDStreamError, Refused) as error:
+            self._refuse(error, request.ident, request.form)
+        except asyncio.CancelledError:
+            if not one.cancelled:
+                raise
+            self._refuse(Cancelled("taken back by the client"), request.ident, request.form)
+        except Exception as error:
+            incident = secrets.token_hex(4)
+            log.error("%s failed, incident %s", request.command, incident, exc_info=error)
+            failed = Refused(ServiceError(f"internal error, logged as {incident}"), incident=incident)
+            self._refuse(failed, request.ident, request.form)
+        finally:
+            self._finish(one, key)
+
+    def _finish(self, one: Running, key: m.Ident | Running) -> None:
+        if not one.done.done():
+            del self._open[key]
+            one.done.set_result(None)
+            self._room.set()
+            self._weigh()
+
+    async def _answer(self, request: m.Request, one: Running, *, heavy: bool) -> Fields | Parts:
+        command, caller, session = request.command, self._caller, self._session
+        self._app.counters.add("rpc_requests", label=command if command in m.COMMANDS else "unknown")
+        if command not in m.COMMANDS or (session is None and command not in m.ORIGINAL):
+            raise NotSupported("Unknown command")
+        if self._app.admission.required and not self._known:
+            raise NotAuthenticated("this server asks for a token, which hello carries")
+        if session is not None:
+            session.check(request)
+        arguments = arguments_of(command, request.arguments, known_only=session is None)
+        if command == "get_config":
+            return config_fields(request.form, self._limits, known=session is not None)
+        if isinstance(arguments, m.Follow):
+            one.streams = True
+            if sum([other.streams for other in self._open.values()]) > self._limits.follows:
+                raise Busy(f"{self._limits.follows} streams are open on this connection already")
+        return await self._app.commands.answer(command, arguments, _heavier(caller) if heavy else caller)
+
+    async def _greet(self, request: m.Request, *, first: bool) -> None:
+        """Answer a hello; it closes the connection when the token is wrong."""
+        try:
+            if not first:
+                raise InvalidRequest("hello is the first request, or none")
+            hello = read_hello(request.arguments)
+            session = agree(hello, self._limits)
+            admission = self._app.admission
+            access = self._caller.access
+            if hello.token is not None:
+                access = await admission.check(hello.token, hello.user, self.link.address)
+                self._known = True
+            elif admission.required:
+                raise NotAuthenticated("this server asks for a token")
+        except NotAuthenticated as error:
+            self._refuse(error, None, request.form, typed=True)
+            self._end()
+            return
+        except (NDStreamError, Refused) as error:
+            self._refuse(error, None, request.form, typed=True)
+            return
+        self._session = session
+        self._access(access)
+        writable = self._app.commands.writable(access)
+        await self._send(welcome(session, self._limits, writable=writable), request)
+
+    def _cancel(self, request: m.Request) -> None:
+        target = self._open.get(request.arguments.get("target", ""))
+        found = target is not None and target.streams and target.task is not None
+        if target is not None and target.task is not None and found:
+            target.cancelled = True
+            target.task.cancel()
+        self._put(codec.pack(_named({"status": "success", "cancelled": found}, request.ident), m.Form.MSGPACK))
+
+    # -- replies --
+
+    def _form(self, request_form: m.Form, fields: Fields) -> m.Form:
+        """Form of a reply: that of the request, extended when there are arrays in it and both know how."""
+        if request_form is m.Form.JSON:
+            return m.Form.JSON
+        if self._session is not None and self._session.binary and codec.arrays_in(fields):
+            return m.Form.EXTENDED
+        return m.Form.MSGPACK
+
+    async def _send(self, fields: Fields, request: m.Request, *, more: bool = False) -> None:
+        form = m.Form.EXTENDED if more else self._form(request.form, fields)
+        named = _named(fields, request.ident)
+        compress = self._session is not None and self._session.compresses
+        bulky = (form is not m.Form.EXTENDED or compress) and codec.nbytes_of(fields) > _BULKY
+        if bulky:
+            payload = await asyncio.to_thread(codec.pack, named, form, more=more, compress=compress)
+        else:
+            payload = codec.pack(named, form, more=more, compress=compress)
+        length = sum([len(piece) for piece in payload])
+        if length > self._caller.frame:
+            raise Refused(
+                TooLarge(f"a reply of {length} bytes, {self._caller.frame} are accepted"),
+                nbytes=length,
+                limit=self._caller.frame,
+            )
+        self._put(payload)
+        if self.link.unsent:
+            await self.link.drained()
+
+    async def _stream(self, parts: AsyncIterator[Fields], request: m.Request) -> None:
+        """Send a reply of several frames: all but the last say that more follow."""
+        late: Fields | None = None
+        try:
+            async for fields in parts:
+                if late is not None:
+                    await self._send(late, request, more=True)
+                late = fields
+                if "event" in fields:
+                    await self._send(late, request, more=True)
+                    late = None
+            await self._send(late or {"status": "success"}, request)
+        finally:
+            with suppress(AttributeError):
+                await parts.aclose()  # type: ignore[attr-defined]  # of generators
+
+    def _refuse(
+        self, error: NDStreamError | Refused, ident: m.Ident | None, form: m.Form, *, typed: bool = False
+    ) -> None:
+        """Send why something was refused."""
+        failure = failure_of(error)
+        self._app.counters.add("rpc_errors", label=failure.code)
+        if self.link.closed or self._over:
+            return
+        fields = codec.failure_fields(failure, typed=typed or self._session is not None)
+        self._put(codec.pack(_named(fields, ident), m.Form.JSON if form is m.Form.JSON else m.Form.MSGPACK))
+
+    def _refuse_frame(self, fault: Fault) -> None:
+        """Refuse a length that no frame may have, and cut the connection off."""
+        if fault.kind == "empty":
+            self._refuse(ProtocolError("a frame of no length"), None, m.Form.MSGPACK)
+        else:
+            error = TooLarge(f"a frame of {fault.length} bytes, {self._limits.frame} are accepted")
+            self._refuse(Refused(error, "frame_too_large", limit=self._limits.frame), None, m.Form.MSGPACK)
+        self._end()
+
+    def _put(self, payload: list[Buffer]) -> None:
+        if not self._over:
+            self.link.send(payload)
+
+
+def _check_original(fields: Fields) -> None:
+    """Refuse what would be left out, and so mean something else than was meant."""
+    reserved = [key for key in m.RESERVED if fields.get(key) is not None]
+    if reserved and fields.get("command") != "hello":
+        raise InvalidRequest(f"{reserved[0]} means nothing before hello; nothing was done")
+
+
+def _named(fields: Fields, ident: m.Ident | None) -> Fields:
+    return fields if ident is None else {"id": ident, **fields}
+
+
+def _heavier(caller: Caller) -> Caller:
+    return Caller(
+        access=caller.access, original=caller.original, frame=caller.frame, streams=caller.streams, heavy=True
+    )

@@ -1,0 +1,188 @@
+"""Element types as extended messages spell them (SPEC.md, C2, "dtype")."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ndstream.core.dtypes import (
+    Array,
+    Boolean,
+    Compound,
+    DType,
+    Enum,
+    Field,
+    Foreign,
+    Integer,
+    Opaque,
+    Reference,
+    Sequence,
+    String,
+    from_numpy,
+    memory_size,
+    to_numpy,
+)
+from ndstream.errors import InvalidRequest, UnsupportedDType
+
+TEXT = "str"
+_DEPTH = 16
+_RANK = 32
+_FIELDS = 4096
+_LONGEST = 64
+_KINDS = frozenset("biufcSV")
+
+
+def spell(dtype: DType) -> Any:
+    """Spell the type of elements as they are stored, little-endian and without gaps."""
+    match dtype:
+        case String(size=None) | Reference():
+            return TEXT
+        case Sequence(base=base):
+            return {"vlen": spell(base)}
+        case Enum(base=base, members=members):
+            return {"enum": spell(base), "members": dict(members)}
+        case Compound(fields=fields):
+            return [_member(field) for field in fields]
+        case Foreign(reads_as=None, size=size):
+            return f"|V{size}"
+        case Foreign(reads_as=reads_as):
+            assert reads_as is not None
+            return spell(reads_as)
+        case Array():
+            return [["", *_shaped(dtype)]]
+        case _:
+            return to_numpy(dtype).newbyteorder("<").str
+
+
+def _member(field: Field) -> list[Any]:
+    return [field.name, *_shaped(field.dtype)]
+
+
+def _shaped(dtype: DType) -> list[Any]:
+    shape: tuple[int, ...] = ()
+    while isinstance(dtype, Array):
+        shape += dtype.shape
+        dtype = dtype.base
+    return [spell(dtype), list(shape)] if shape else [spell(dtype)]
+
+
+def parse(spelling: Any, depth: int = 0) -> DType:
+    """Read the spelling of an element type.
+
+    Raises
+    ------
+    InvalidRequest
+        It is none.
+    UnsupportedDType
+        It is one that cannot be stored.
+    """
+    if depth > _DEPTH:
+        raise InvalidRequest("an element type of too many levels")
+    match spelling:
+        case "str":
+            return String(size=None)
+        case str():
+            return _simple(spelling)
+        case {"vlen": base, **rest} if not rest:
+            return Sequence(base=parse(base, depth + 1))
+        case {"enum": base, "members": dict(members), **rest} if not rest:
+            return _enumeration(parse(base, depth + 1), members)
+        case list() if spelling:
+            return _compound(spelling, depth)
+    raise InvalidRequest(f"not an element type: {str(spelling)[:_LONGEST]}")
+
+
+def plain_dtype(spelling: str) -> np.dtype[Any]:
+    """Read numpy's own spelling of a type whose elements are plain bytes; never a pointer.
+
+    Raises
+    ------
+    InvalidRequest, UnsupportedDType
+    """
+    if len(spelling) > _LONGEST or "," in spelling or "(" in spelling:
+        raise InvalidRequest(f"not an element type: {spelling[:_LONGEST]!r}")
+    try:
+        found = np.dtype(spelling)
+    except (TypeError, ValueError, SyntaxError) as error:
+        raise InvalidRequest(f"not an element type: {spelling!r}") from error
+    if found.kind not in "biufcSVU" or found.hasobject or found.subdtype is not None:
+        raise UnsupportedDType(f"elements of type {spelling!r} do not travel")
+    return found
+
+
+def _simple(spelling: str) -> DType:
+    found = plain_dtype(spelling)
+    if found.kind == "U":
+        return String(size=None)
+    return from_numpy(found)
+
+
+def _enumeration(base: DType, members: dict[Any, Any]) -> Enum:
+    if not isinstance(base, Integer) or not all(
+        isinstance(name, str) and type(value) is int for name, value in members.items()
+    ):
+        raise InvalidRequest("an enumeration gives integers names")
+    return Enum(base=base, members=members)
+
+
+def _compound(entries: list[Any], depth: int) -> DType:
+    if len(entries) > _FIELDS:
+        raise InvalidRequest(f"a compound type of {len(entries)} members")
+    fields: list[Field] = []
+    offset = 0
+    for entry in entries:
+        match entry:
+            case [str(name), base]:
+                dtype = parse(base, depth + 1)
+            case [str(name), base, list(shape)] if len(shape) <= _RANK and all(
+                type(side) is int and 0 < side < 1 << 31 for side in shape
+            ):
+                dtype = Array(base=parse(base, depth + 1), shape=tuple(shape))
+            case _:
+                raise InvalidRequest("a member of a compound type is a name, a type, maybe a shape")
+        if len(entries) == 1 and not name and isinstance(dtype, Array):
+            return dtype
+        if not name or any(field.name == name for field in fields):
+            raise InvalidRequest(f"a compound type with two members, or one, of the name {name!r}")
+        fields.append(Field(name=name, dtype=dtype, offset=offset))
+        offset += memory_size(dtype)
+    return Compound(fields=tuple(fields), size=offset)
+
+
+def storable(dtype: np.dtype[Any]) -> DType:
+    """Element type in which arrays of a dtype are stored: little-endian, packed, text as UTF-8.
+
+    Raises
+    ------
+    UnsupportedDType
+    """
+    if dtype.names is not None:
+        assert dtype.fields is not None
+        fields: list[Field] = []
+        offset = 0
+        for name in dtype.names:
+            member = _element(dtype.fields[name][0])
+            fields.append(Field(name=name, dtype=member, offset=offset))
+            offset += memory_size(member)
+        return Compound(fields=tuple(fields), size=offset)
+    if dtype.kind == "U":
+        return String(size=None)
+    return _element(dtype)
+
+
+def _element(dtype: np.dtype[Any]) -> DType:
+    """Type of a member of a compound, where text has room for as many characters as it had."""
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        return Array(base=_element(base), shape=shape)
+    if dtype.names is not None:
+        return storable(dtype)
+    if dtype.kind == "U":
+        return String(size=max(dtype.itemsize, 4), charset="utf-8")
+    if dtype.kind not in _KINDS:
+        raise UnsupportedDType(f"elements of type {dtype} cannot be stored")
+    if dtype.kind in "SV" and not dtype.itemsize:
+        return String(size=1, charset="ascii") if dtype.kind == "S" else Opaque(size=1)
+    found = from_numpy(dtype.newbyteorder("<"))
+    return Boolean() if dtype.kind == "b" else found

@@ -1,0 +1,172 @@
+"""Data on its way out of a store: one selection or many, whole or in pieces (SPEC.md, C4)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndstream.core import model
+from ndstream.core.dtypes import memory_size
+from ndstream.core.limits import Limits
+from ndstream.core.ports import Access, Detail, Reading, Store
+from ndstream.core.selection import Selection
+from ndstream.errors import InvalidRequest, WrongKind
+from ndstream.protocols.rpc import messages as m
+from ndstream.protocols.rpc.selections import read_selection, read_selections
+from ndstream.protocols.rpc.values import SERIALIZED, Presentation, shown
+
+_HANDLE = 8
+"""Bytes that an element of variable length takes besides its own."""
+_PROMPT = 1024
+"""Selections that are read in the event loop; more in a thread."""
+
+
+class Data:
+    """Results of selections of one dataset, one behind the other along axis 0 when they are several.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    nbytes : int
+        Of all of it in memory.
+    """
+
+    def __init__(self, readings: list[Reading], *, joined: bool) -> None:
+        first = readings[0]
+        self._readings = readings
+        self._presentation = Presentation(first.dtype)
+        rows = sum(reading.shape[0] for reading in readings) if joined else 0
+        self.shape: tuple[int, ...] = (rows, *first.shape[1:]) if joined else first.shape
+        self.nbytes: int = memory_size(first.dtype) * prod(self.shape)
+
+    @property
+    def fixed(self) -> bool:
+        """Whether all elements are of one size, so that `nbytes` is what they take."""
+        return self._presentation.fixed
+
+    @property
+    def maybe_serialized(self) -> bool:
+        """Whether these could be the bytes of a value that was serialized."""
+        return self._presentation.dtype == SERIALIZED and len(self.shape) == 1
+
+    async def whole(self) -> NDArray[Any]:
+        """All of it as one array."""
+        try:
+            arrays = [await self._array(reading) for reading in self._readings]
+        finally:
+            await self.aclose()
+        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+    def shown(self, array: NDArray[Any], *, original: bool) -> Any:
+        """Value that is sent for all of it."""
+        return shown(array, original=original) if not self.shape else array
+
+    async def _array(self, reading: Reading) -> NDArray[Any]:
+        if reading.nbytes is None:
+            elements = [item async for items in reading.elements() for item in items]
+            return self._presentation.of_elements(elements, reading.shape)
+        if reading.ready is not None:
+            return self._presentation.of_bytes(reading.ready, reading.shape)
+        made = bytearray(reading.nbytes)
+        at = 0
+        async for buffer in reading.buffers():
+            made[at : at + len(buffer)] = buffer
+            at += len(buffer)
+        return self._presentation.of_bytes(memoryview(made), reading.shape)
+
+    async def parts(self, piece: int) -> AsyncIterator[dict[str, Any]]:
+        """Fields of the frames of a stream: pieces of about `piece` bytes, flat, each with where it starts."""
+        start = 0
+        try:
+            async for array in self._pieces(piece):
+                more = {} if start else {"shape": list(self.shape)}
+                yield {**more, "start": start, "data": array}
+                start += len(array)
+        finally:
+            await self.aclose()
+        yield {"status": "success", "shape": list(self.shape), "start": start}
+
+    async def _pieces(self, piece: int) -> AsyncIterator[NDArray[Any]]:
+        for reading in self._readings:
+            if reading.nbytes is None:
+                async for elements in reading.elements():
+                    for some in _light(elements, piece // 2):
+                        yield self._presentation.of_elements(some, (len(some),))
+                continue
+            itemsize = memory_size(reading.dtype)
+            step = max(1, piece // itemsize) * itemsize
+            async for buffer in reading.buffers():
+                for at in range(0, len(buffer), step):
+                    part = buffer[at : at + step]
+                    yield self._presentation.of_bytes(part, (len(part) // itemsize,))
+
+    async def aclose(self) -> None:
+        """Give back what is held; safe to call more than once."""
+        for reading in self._readings:
+            await reading.aclose()
+
+
+def _light(elements: list[Any], most: int) -> Iterator[list[Any]]:
+    """Cut a list of elements of variable length into parts of about `most` bytes."""
+    part: list[Any] = []
+    weight = 0
+    for element in elements:
+        part.append(element)
+        weight += _HANDLE + (len(element) if element is not None else 0)
+        if weight >= most:
+            yield part
+            part, weight = [], 0
+    if part:
+        yield part
+
+
+async def read_data(store: Store, path: str, command: m.Read, access: Access, limits: Limits) -> Data:
+    """Prepare what a request for data asks for.
+
+    Raises
+    ------
+    NotFound, InvalidSelection, OutOfBounds, ShapeMismatch, UnsupportedDType, TooLarge
+    InvalidRequest
+        Both `selection` and `selections` are given.
+    """
+    if command.selections is None:
+        choice = None
+        if command.selection is not None:
+            spelling = command.selection
+
+            def choose(shape: tuple[int, ...]) -> Selection:
+                return read_selection(spelling, shape, limits.selections)
+
+            choice = choose
+        return await _opened([await store.read(path, command.path, access, choice)], joined=False)
+    if command.selection is not None:
+        raise InvalidRequest("either selection or selections")
+    node = await store.describe(path, command.path, access, Detail())
+    if not isinstance(node, model.Dataset) or node.shape is None:
+        raise WrongKind(f"{command.path} is no dataset that has elements")
+    arguments = (command.selections, node.shape, limits.selections)
+    many = len(command.selections) > _PROMPT
+    selections = await asyncio.to_thread(read_selections, *arguments) if many else read_selections(*arguments)
+    readings: list[Reading] = []
+    try:
+        for selection in selections:
+            readings.append(await store.read(path, command.path, access, selection))  # noqa: PERF401 - closed below
+    except BaseException:
+        for reading in readings:
+            await reading.aclose()
+        raise
+    return await _opened(readings, joined=True)
+
+
+async def _opened(readings: list[Reading], *, joined: bool) -> Data:
+    try:
+        return Data(readings, joined=joined)
+    except BaseException:
+        for reading in readings:
+            await reading.aclose()
+        raise

@@ -1,0 +1,56 @@
+"""A server of the original protocol, as far as a client can tell: ``python -m tests.protocols.rpc.old_server HOW``.
+
+``polite`` answers what it does not know with "Unknown command", ``rude`` drops the connection, ``first`` has no
+get_config either, ``json`` knows no msgpack. Prints its port, keeps values in a dictionary.
+"""
+
+from __future__ import annotations
+
+import json
+import socketserver
+import sys
+from typing import Any
+
+import msgpack
+
+values: dict[str, Any] = {}
+
+
+class Handler(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        how = sys.argv[1]
+        while head := self.request.recv(4, 0x100):
+            payload = self.request.recv(int.from_bytes(head, "big"), 0x100)
+            is_json = payload[:1] == b"{"
+            if how == "json" and not is_json:
+                return
+            request = json.loads(payload) if is_json else msgpack.unpackb(payload, strict_map_key=False)
+            reply = self.answer(request, how)
+            if reply is None:
+                return
+            encoded = json.dumps(reply).encode() if is_json else msgpack.packb(reply)
+            self.request.sendall(len(encoded).to_bytes(4, "big") + encoded)
+
+    def answer(self, request: dict[str, Any], how: str) -> dict[str, Any] | None:
+        path = request.get("path", "")
+        match request["command"]:
+            case "write":
+                values[path] = request["data"]
+                return {"status": "success", "message": f"Data written to {path}"}
+            case "read":
+                return {"status": "success", "data": values[path]} if path in values else {"status": "not_found"}
+            case "get_config" if how != "first":
+                spelled = "json" if how == "json" else "messagepack"
+                return {"status": "success", "serialization_format": spelled, "use_compression": False}
+        return {"status": "error", "message": "Unknown command"} if how == "polite" else None
+
+
+class Server(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+
+
+if __name__ == "__main__":
+    with Server(("127.0.0.1", 0), Handler) as server:
+        sys.stdout.write(f"{server.server_address[1]}\n")
+        sys.stdout.flush()
+        server.serve_forever()

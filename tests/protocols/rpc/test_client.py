@@ -1,0 +1,284 @@
+"""Our client, with our server and with those of the original (A4, B7, C3; acceptance 5, 12, 15, 21)."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.protocols.rpc.conftest import Served, StartServed
+
+import ndstream
+from ndstream.core.limits import Limits, MiB
+from ndstream.errors import (
+    ConnectionLost,
+    InvalidSelection,
+    NotAuthenticated,
+    NotFound,
+    NotSupported,
+    OutOfBounds,
+    TimedOut,
+)
+
+ITEMS = np.array([(1, 2.5), (2, 3.5)], [("a", "<i4"), ("b", "<f8")])
+
+
+def with_client(port: int, work: Callable[[ndstream.HDF5Client], Awaitable[None]], **options: Any) -> None:
+    async def whole() -> None:
+        async with ndstream.HDF5Client(port=port, **options) as client:
+            await work(client)
+
+    asyncio.run(whole())
+
+
+def test_the_example_of_the_original_runs(served: Served, group: str) -> None:
+    async def example() -> None:
+        client = ndstream.HDF5Client(host="127.0.0.1", port=served.port)
+        await client.connect()
+        await client.create_group(f"{group}/experiment")
+        await client.write(f"{group}/experiment/data", np.arange(10))
+        response = await client.read(f"{group}/experiment/data")
+        assert response.get("status") == "success"
+        assert response.get("data").tolist() == list(range(10))
+        await client.append(f"{group}/experiment/log", ITEMS, deduplicate_on="a")
+        await client.update(f"{group}/experiment/data", np.arange(3))
+        await client.insert(f"{group}/experiment/data", 1, np.array([9]))
+        assert (await client.read(f"{group}/experiment/data")).get("data").tolist() == [0, 9, 1, 2]
+        await client.delete(f"{group}/experiment/data")
+        assert await client.read(f"{group}/experiment/data") == {
+            "status": "not_found", "code": "not_found", "message": (await client.read("/no"))["message"].replace(
+                "/no", f"{group}/experiment/data"
+            ),
+        }  # fmt: skip
+        assert (await client.request({"command": "get_config"}))["status"] == "success"
+        assert client.is_connected
+        await client.close()
+        assert not client.is_connected
+
+    asyncio.run(example())
+
+
+def test_data_and_errors_come_unwrapped(served: Served, group: str) -> None:
+    async def work(client: ndstream.HDF5Client) -> None:
+        await client.write(group, ITEMS)
+        np.testing.assert_array_equal(await client.read(group), ITEMS)
+        assert await client.read(group, np.s_[1]) == ITEMS[1]
+        with pytest.raises(NotFound, match="none"):
+            await client.read(f"{group}/none")
+        with pytest.raises(OutOfBounds):
+            await client.read(group, 7)
+        with pytest.raises(InvalidSelection):
+            await client.read(group, "text")
+        for value in (5, 2.5, "größer", {"a": [1, None]}, [1, 2]):
+            await client.write(f"{group}2", value)
+            assert np.asarray(await client.read(f"{group}2")).tolist() == np.asarray(value).tolist()
+
+    with_client(served.port, work, unwrap=True)
+
+
+def test_everything_that_is_added(served: Served, group: str) -> None:
+    async def work(client: ndstream.HDF5Client) -> None:
+        cube = np.arange(60).reshape(3, 4, 5)
+        await client.create_dataset(
+            f"{group}/c", data=cube, chunks=[1, 4, 5], maxshape=[None, 4, 5], compression="gzip"
+        )
+        np.testing.assert_array_equal(await client.read(f"{group}/c", np.s_[::2, [3, 0], ...]), cube[::2][:, [3, 0]])
+        mask = np.array([True, False, True, False])
+        np.testing.assert_array_equal(await client.read(f"{group}/c", (0, mask)), cube[0, mask])
+        rows = await client.read(f"{group}/c", selections=[np.s_[0:1], np.s_[2:3]])
+        np.testing.assert_array_equal(rows, cube[[0, 2]])
+        await client.update(f"{group}/c", np.zeros((4, 5), int), selection=1)
+        assert (await client.read(f"{group}/c", 1)).sum() == 0
+        assert (await client.append(f"{group}/c", cube[:1]))["shape"] == [4, 4, 5]
+        assert (await client.resize(f"{group}/c", (2, 4, 5), shrink=True))["shape"] == [2, 4, 5]
+        await client.set_attrs(f"{group}/c", {"unit": "m", "n": np.arange(3)})
+        found = (await client.get_attrs(f"{group}/c"))["attrs"]
+        assert (found["unit"], found["n"].tolist()) == ("m", [0, 1, 2])
+        assert (await client.delete_attrs(f"{group}/c", ["unit"]))["deleted"] is True
+        assert [item["name"] for item in (await client.list(group))["items"]] == ["c"]
+        assert (await client.stat(f"{group}/c"))["maxshape"] == [None, 4, 5]
+        await client.ping()
+        await client.flush(sync=True)
+        batch: list[dict[str, Any]] = [
+            {"command": "update", "path": f"{group}/c", "data": np.ones((4, 5), int), "selection": np.s_[0]},
+            {"command": "create_group", "path": f"{group}/g"},
+        ]
+        assert len((await client.batch(batch))["results"]) == 2
+        assert (await client.read(f"{group}/c", 0)).sum() == 20
+
+    with_client(served.port, work, unwrap=True)
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_arrays_longer_than_a_frame(own_served: StartServed, compress: bool) -> None:
+    served = own_served(limits={"frame": "256 KiB"})
+    values = np.random.default_rng(1).integers(0, 1000, (2000, 300)).astype("<i4")
+
+    async def work(client: ndstream.HDF5Client) -> None:
+        await client.write("/long", values, compression="gzip")
+        np.testing.assert_array_equal(await client.read("/long"), values)
+        np.testing.assert_array_equal(await client.read("/long", np.s_[5:1500:3]), values[5:1500:3])
+        texts = np.array([f"text {number}" * (number % 40) for number in range(5000)])
+        for start in range(0, 5000, 500):
+            await client.append("/texts", texts[start : start + 500])
+        np.testing.assert_array_equal(await client.read("/texts"), texts)
+
+    with_client(served.port, work, unwrap=True, compress=compress)
+
+
+def test_commits_are_followed(served: Served, group: str) -> None:
+    async def work(client: ndstream.HDF5Client) -> None:
+        async def follow() -> list[int]:
+            seen: list[int] = []
+            async for event in client.follow():
+                begun.set()
+                seen += [
+                    change["shape"][0] for change in event["changes"] if change["name"] == group and change["shape"]
+                ]
+                if len(seen) == 3:
+                    return seen
+            raise AssertionError("the events ended")
+
+        begun = asyncio.Event()
+        following = asyncio.create_task(follow())
+        while not begun.is_set():
+            await client.write(f"{group}-begin", [1])
+        for number in range(3):
+            await client.append(group, np.array([number]))
+        assert await asyncio.wait_for(following, 60) == [1, 2, 3]
+        await client.ping()
+
+    with_client(served.port, work, unwrap=True)
+
+
+def test_the_blocking_client_follows_and_ends(served: Served, group: str) -> None:
+    with ndstream.BlockingHDF5Client(port=served.port, unwrap=True) as client:
+        assert client.is_connected
+        number = client.batch([{"command": "write", "path": group, "data": [1]}])["commit"]
+        client.append(f"{group}2", [1])
+        events = client.follow(since=number)
+        assert next(events)["number"] > number
+        events.close()
+    client.close()
+    with pytest.raises(NotSupported):
+        client.ping()
+
+
+def test_a_read_that_is_cancelled_leaves_the_connection_usable(served: Served, group: str) -> None:
+    async def work(client: ndstream.HDF5Client) -> None:
+        values = np.zeros(8 * MiB)
+        await client.write(group, values)
+        for _ in range(3):
+            reading = asyncio.create_task(client.read(group))
+            await client.ping()
+            reading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+        np.testing.assert_array_equal(await client.read(group), values)
+
+    with_client(served.port, work, unwrap=True)
+
+
+def test_a_lost_connection_tells_which_writes_are_unknown(own_served: StartServed) -> None:
+    served = own_served()
+
+    async def work() -> None:
+        client = ndstream.HDF5Client(port=served.port, unwrap=True)
+        await client.write("/x", np.zeros(1000))
+        served.server.process.send_signal(signal.SIGSTOP)
+        asked = [asyncio.create_task(client.append("/x", np.zeros(1000))), asyncio.create_task(client.read("/x"))]
+        await asyncio.sleep(0)
+        served.server.kill()
+        write, read = await asyncio.gather(*asked, return_exceptions=True)
+        assert isinstance(write, ConnectionLost)
+        assert "whether it was carried out is unknown" in str(write)
+        assert isinstance(read, ConnectionLost)
+        assert "unknown" not in str(read)
+        with pytest.raises(ConnectionLost):
+            await client.ping()
+        await client.close()
+
+    asyncio.run(work())
+
+
+def test_a_server_that_says_nothing_costs_its_time(served: Served) -> None:
+    async def work() -> None:
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(silent, "127.0.0.1", 0)
+        async with server:
+            client = ndstream.HDF5Client(port=server.sockets[0].getsockname()[1], limits=Limits(read_timeout=0.2))
+            with pytest.raises(TimedOut):
+                await client.ping()
+            await client.close()
+
+    asyncio.run(work())
+
+
+def test_nobody_listens() -> None:
+    async def work() -> None:
+        async with asyncio.timeout(60):
+            with pytest.raises(ConnectionLost, match="no connection"):
+                await ndstream.HDF5Client(port=1).ping()
+
+    asyncio.run(work())
+
+
+def test_a_wrong_token_is_an_error(own_served: StartServed, tmp_path: Any) -> None:
+    secret = tmp_path / "token"
+    secret.write_text("let me in\n")
+    secret.chmod(0o600)
+    served = own_served(rpc={"token_file": str(secret)})
+
+    async def refused(**options: Any) -> None:
+        with pytest.raises(NotAuthenticated):
+            await ndstream.HDF5Client(port=served.port, **options).ping()
+
+    asyncio.run(refused())
+    asyncio.run(refused(token="wrong"))
+
+    async def work(client: ndstream.HDF5Client) -> None:
+        await client.write("/x", [1])
+
+    with_client(served.port, work, token="let me in", unwrap=True)
+
+
+# -- servers of the original --
+
+
+@contextmanager
+def old_server(how: str) -> Iterator[int]:
+    command = [sys.executable, "-m", "tests.protocols.rpc.old_server", how]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            yield int(server.stdout.readline())
+        finally:
+            server.kill()
+
+
+@pytest.mark.parametrize("how", ["polite", "rude", "first", "json"])
+def test_the_original_is_understood(how: str) -> None:
+    async def work(client: ndstream.HDF5Client) -> None:
+        assert client.server is None
+        written = await client.write("/a", np.arange(3))
+        assert written == {"status": "success", "message": "Data written to /a"}
+        reply = await client.read("/a")
+        assert np.asarray(reply["data"]).tolist() == [0, 1, 2]
+        assert await client.read("/none") == {"status": "not_found"}
+        for call in (client.stat("/a"), client.list("/"), client.read("/a", 1), client.ping(), client.batch([])):
+            with pytest.raises(NotSupported):
+                await call
+        # Nothing of that was sent: whoever drops connections has kept this one.
+        assert (await client.read("/a"))["status"] == "success"
+
+    with old_server(how) as port:
+        with_client(port, work)

@@ -1,0 +1,99 @@
+"""Both ends of the codec joined in memory, and whatever else may come: data or a typed error, nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from tests.protocols.rpc.peer import extended, taken_apart
+
+from ndstream.errors import NDStreamError
+from ndstream.protocols.rpc import codec
+from ndstream.protocols.rpc.messages import Form
+from ndstream.wire.framing import Buffer, Frames, frame_head
+
+kinds = st.sampled_from(["|b1", "|u1", "<i2", "<i4", "<i8", "<u8", "<f4", "<f8", "<c16", "|S3", "<U4"])
+arrays = kinds.flatmap(lambda kind: hnp.arrays(kind, hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=4)))
+plain = st.none() | st.booleans() | st.integers(-(1 << 53), 1 << 53) | st.floats(allow_nan=False) | st.text(max_size=8)
+keys = st.text(st.characters(codec="ascii", exclude_characters="\0"), max_size=6)
+
+
+def through(fields: dict[str, Any], form: Form, *, compress: bool = False) -> dict[str, Any]:
+    payload = b"".join(map(bytes, codec.pack(fields, form, compress=compress)))
+    unpacked = codec.unpack(payload, extended=True)
+    assert unpacked.form is form
+    return codec.restore(unpacked, codec.Agreed(frozenset({"zlib"})))
+
+
+@settings(max_examples=100)
+@given(array=arrays, form=st.sampled_from([Form.MSGPACK, Form.EXTENDED]), compress=st.booleans())
+def test_arrays_come_through_every_form(array: np.ndarray[Any, Any], form: Form, compress: bool) -> None:
+    found = through({"data": array, "other": [array, {"deep": array}]}, form, compress=compress)
+    for each in (found["data"], found["other"][0], found["other"][1]["deep"]):
+        assert each.shape == array.shape
+        np.testing.assert_array_equal(each, array)
+
+
+@settings(max_examples=100)
+@given(
+    value=st.recursive(plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3)),
+    form=st.sampled_from(Form),
+)
+def test_plain_values_come_through_every_form(value: Any, form: Form) -> None:
+    if isinstance(value, dict) and "$nd" in value:
+        return
+    assert through({"data": value}, form) == {"data": value}
+
+
+def test_keys_with_a_dollar_are_doubled() -> None:
+    payload = b"".join(map(bytes, codec.pack({"data": {"$nd": 1, "$$x": 2}}, Form.EXTENDED)))
+    assert taken_apart(payload)[0] == {"data": {"$$nd": 1, "$$$x": 2}}
+    assert through({"data": {"$nd": 1, "$$x": 2}}, Form.EXTENDED) == {"data": {"$nd": 1, "$$x": 2}}
+
+
+def test_bodies_are_views_at_multiples_of_eight() -> None:
+    array = np.arange(1000, dtype="<f8")
+    payload = codec.pack({"a": array[:3], "b": array}, Form.EXTENDED)
+    assert np.shares_memory(np.frombuffer(payload[-1], "u1"), array)
+    assert sum(map(len, payload[:-1])) % 8 == 0
+
+
+@settings(max_examples=300)
+@given(payload=st.binary(min_size=1, max_size=60) | st.binary(max_size=60).map(lambda rest: b"\xc1\x01\0\0" + rest))
+def test_anything_is_data_or_a_typed_error(payload: bytes) -> None:
+    try:
+        unpacked = codec.unpack(payload, extended=True)
+        codec.request_of(codec.restore(unpacked, codec.Agreed()), unpacked.form, codec.ident_of(unpacked.fields))
+    except NDStreamError:
+        pass
+
+
+@pytest.mark.parametrize("cut", range(1, 40))
+def test_a_payload_that_is_cut_is_a_typed_error(cut: int) -> None:
+    reference = {"$nd": 0, "dtype": "<i4", "shape": [3]}
+    whole = extended({"command": "write", "data": reference}, bytes(12))
+    with pytest.raises(NDStreamError):
+        codec.restore(codec.unpack(whole[:-cut], extended=True), codec.Agreed())
+
+
+@settings(max_examples=100)
+@given(
+    sizes=st.lists(st.integers(1, 200_000), max_size=6), pieces=st.lists(st.integers(1, 90_000), min_size=1, max_size=9)
+)
+def test_frames_are_cut_wherever_they_arrive(sizes: list[int], pieces: list[int]) -> None:
+    payloads = [bytes([number % 251 + 1]) * size for number, size in enumerate(sizes)]
+    stream = b"".join(frame_head(len(payload)) + payload for payload in payloads)
+    frames, at = Frames(1 << 20), 0
+    found: list[Buffer] = []
+    while at < len(stream):
+        buffer = frames.buffer()
+        count = min(len(buffer), pieces[len(found) % len(pieces)], len(stream) - at)
+        buffer[:count] = stream[at : at + count]
+        found += frames.received(count)
+        at += count
+    assert [bytes(payload) for payload in found] == payloads
+    assert not frames.partial
