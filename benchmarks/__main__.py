@@ -24,6 +24,7 @@ ROWS = {
     "peers": "peers.peers",
     "bounded": "proofs.bounded",
     "corruption": "proofs.corruption",
+    "write": "writing.writing",
     "kills": "kills.kills",
 }
 
