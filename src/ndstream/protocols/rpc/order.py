@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from ndstream.protocols.rpc.messages import COMMANDS, Access, Request
+from ndstream.protocols.rpc.messages import COMMANDS, Access, Command, Nothing, Request
 
-_EVERYTHING = ("/", "write")
-_ALL_WRITES = ("/", "read")
-_ODD: dict[str, tuple[str, Access]] = {"batch": _EVERYTHING, "flush": _ALL_WRITES}  # type: ignore[dict-item]
+_EVERYWHERE: dict[str, Access] = {"batch": "write", "flush": "read"}
+"""Commands that name no path and are about all of the file."""
+_UNKNOWN: tuple[type[Command], Access] = (Nothing, "none")
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -43,10 +43,8 @@ class Running:
 
 def running(request: Request) -> Running:
     """Note what a request is about."""
-    path, access = _ODD.get(request.command) or (
-        request.arguments.get("path"),
-        COMMANDS[request.command][1] if request.command in COMMANDS else "none",
-    )
+    access = _EVERYWHERE.get(request.command) or COMMANDS.get(request.command, _UNKNOWN)[1]
+    path = request.arguments.get("path")
     name = path.strip("/") if isinstance(path, str) else ""
     done = asyncio.get_running_loop().create_future()
     return Running(path=f"/{name}/" if name else "/", access=access, done=done)
