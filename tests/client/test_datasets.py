@@ -197,7 +197,7 @@ def test_datasets_are_iterated_and_measured_as_in_h5py(remote: Any, local: Any) 
 def test_a_dataset_looks_like_one_of_h5py(remote: Any, local: Any) -> None:
     wanted = {name for name in dir(local["chunked"]) if not name.startswith("_")}
     # Writing, references, and what belongs to files on this machine.
-    beyond = {"dims", "external", "flush", "id", "make_scale", "ref", "refresh", "regionref", "resize"}
+    beyond = {"dims", "external", "flush", "id", "make_scale", "ref", "regionref", "resize"}
     beyond |= {"virtual_sources", "write_direct", "filter_names"}
     assert wanted - set(dir(remote["chunked"])) <= beyond
     assert repr(remote["chunked"]) == '<Remote HDF5 dataset "chunked": shape (10, 7), type "<i8">'

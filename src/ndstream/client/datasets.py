@@ -21,7 +21,7 @@ from ndstream.core.dtypes import DType, String
 from ndstream.core.limits import MiB
 from ndstream.core.model import Dataset
 from ndstream.core.selection import Picks, Selection, Span, Spans, everything, select
-from ndstream.errors import InvalidRequest, InvalidSelection, RequestError, UnsupportedDType
+from ndstream.errors import InvalidRequest, InvalidSelection, NotFound, RequestError, UnsupportedDType
 from ndstream.protocols.hdfstream.descriptor import MOST_AXES, MOST_RANGES
 
 if TYPE_CHECKING:
@@ -279,6 +279,22 @@ class RemoteDataset(DescribedDataset):
         if not self.shape:
             raise UnsupportedDType(f"{self.name}: a scalar has no length")
         return self.shape[0]
+
+    def refresh(self) -> None:
+        """Look shape and attributes up again: others may have changed them.
+
+        Raises
+        ------
+        NotFound
+            It is not there any more.
+        """
+        found = self.connection.describe(self.file_path, self.name, max_depth=0, data_size_limit=0)
+        if not isinstance(found, Dataset):
+            raise NotFound(f"{self.name} is no dataset any more")
+        self._described = found
+        self.shape = found.shape
+        self.ndim = len(found.shape or ())
+        self.__dict__.pop("dtype", None)
 
     def close(self) -> None:
         """Nothing to do: kept because files in other libraries need it."""

@@ -32,7 +32,7 @@ from ndstream.core.operations import (
     Operation,
     Outcome,
 )
-from ndstream.errors import Exists, InvalidRequest, NotFound
+from ndstream.errors import Exists, InvalidRequest
 
 MODES = ("r", "r+", "a", "x", "w-")
 """As of ``h5py.File``, without "w"; "x" and "w-" are the same."""
@@ -160,14 +160,8 @@ class WritableDataset(RemoteDataset):
         self.change(changes.resize(self, size, axis))
 
     def refresh(self) -> None:
-        """Look shape and attributes up again: others may have changed them."""
-        found = self.connection.describe(self.file_path, self.name, max_depth=0, data_size_limit=0)
-        if not isinstance(found, model.Dataset):
-            raise NotFound(f"{self.name} is no dataset any more")
-        self._described = found
-        self.shape = found.shape
-        self.ndim = len(found.shape or ())
-        self.__dict__.pop("dtype", None)
+        """Look shape and attributes up again, see `RemoteDataset.refresh`."""
+        super().refresh()
         self._known = self._writer.commits
 
     def change(self, operation: Operation) -> Outcome | None:
