@@ -40,6 +40,12 @@ The tree; in brackets the builtin that each one also is, in quotes its ``code``:
     │   ├── ConnectionLost                             "lost"
     │   ├── CertificateError                           "certificate"
     │   └── ProtocolError                              "protocol"
+    ├── MessageError           [ValueError]            "message"
+    │   │                      a message in flight cannot be understood: the stream goes on with the next
+    │   ├── BadHeader                                  "header"
+    │   ├── UnknownHtype       [KeyError]              "htype"
+    │   ├── MissingPart        [EOFError]              "part"
+    │   └── DecodeError                                "undecodable"
     ├── ConfigError            [ValueError]            "config"
     └── MissingExtra           [ImportError]           "extra"
 
@@ -49,6 +55,7 @@ The tree; in brackets the builtin that each one also is, in quotes its ``code``:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -264,6 +271,46 @@ class ProtocolError(TransportError):
     """The peer sent what its protocol does not allow."""
 
     code = "protocol"
+
+
+class MessageError(NDStreamError, ValueError):
+    """A message of a stream cannot be understood, or cannot be made; the next one is not affected.
+
+    Attributes
+    ----------
+    htype : str or None
+        What the message says that it is, if that much was understood.
+    parts : sequence of buffers
+        The message as it came, part by part, so that nothing is lost; empty when it was to be sent.
+    """
+
+    code = "message"
+    htype: str | None = None
+    parts: Sequence[bytes | bytearray | memoryview] = ()
+
+
+class BadHeader(MessageError):
+    """A header is not what its htype asks for: no JSON object, a key is missing or has no sense."""
+
+    code = "header"
+
+
+class UnknownHtype(MessageError, KeyError):
+    """No codec is known by the htype of the message, or it names none."""
+
+    code = "htype"
+
+
+class MissingPart(MessageError, EOFError):
+    """The message has fewer parts than its header says."""
+
+    code = "part"
+
+
+class DecodeError(MessageError):
+    """A part is not what the header says, or goes beyond one of the `ndstream.core.limits.Limits`."""
+
+    code = "undecodable"
 
 
 class ConfigError(NDStreamError, ValueError):

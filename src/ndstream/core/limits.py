@@ -75,6 +75,12 @@ class Limits:
     read_requests: int = 4  #: parts of one read that a client asks for at once
     read_memory: Bytes = 256 * MiB  #: bytes that stored chunks, and what becomes of them, take in one such request
     block_cache: Bytes = 0  #: bytes of data that a client keeps for small reads; 0 = none
+    # -- messages in flight --
+    message_parts: int = 1 << 16  #: parts of one message of a stream
+    message_part: Bytes = 1 * GiB  #: longest part of a message
+    message_header: Bytes = 4 * MiB  #: longest header of a message, as sent and decompressed
+    message_depth: int = 64  #: lists and maps within each other in a header
+    message_array: Bytes = 1 * GiB  #: largest array that a message may declare, decompressed
     # -- time --
     idle_timeout: Seconds = 60.0  #: seconds after which a silent connection is closed: no request, no answer to a ping
     send_timeout: Seconds = 300.0  #: seconds a peer may take nothing of an answer before it is cut off
