@@ -91,7 +91,7 @@ def test_long_parts_are_refused() -> None:
 
 @pytest.mark.parametrize("size", [10, 1000])
 def test_short_and_long_headers_are_read_alike(size: int) -> None:
-    header = {"htype": "raw-1.0", "text": "é" * size, "deep": [{"a": [[]]}], "nothing": None}
+    header: dict[str, Any] = {"htype": "raw-1.0", "text": "é" * size, "deep": [{"a": [[]]}], "nothing": None}
     assert Codecs().decode([encode_header(header)]).header == header
     assert Codecs().decode([memoryview(json.dumps(header, ensure_ascii=False).encode())]).header == header
 

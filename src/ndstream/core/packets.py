@@ -29,6 +29,9 @@ from ndstream.core.limits import DEFAULT_LIMITS, Limits
 Buffer: TypeAlias = bytes | bytearray | memoryview
 """Contiguous bytes; a memoryview has one axis and format "B"."""
 
+Encoding: TypeAlias = Literal["none", "lz4", "lz4-hdf5", "bslz4", "bszstd"]
+"""How the payload of an `Image` is made."""
+
 STREAM2 = "stream2"
 """Name of the codec of messages whose first byte begins a CBOR map: they have no htype of their own."""
 
@@ -55,7 +58,7 @@ class Image:
     """
 
     payload: Buffer
-    encoding: Literal["none", "lz4", "lz4-hdf5", "bslz4", "bszstd"]
+    encoding: Encoding
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     element: int = 0

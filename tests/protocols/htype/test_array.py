@@ -156,7 +156,7 @@ def test_the_older_chunk_has_its_fastest_axis_first() -> None:
     assert data["data"][0].tolist() == [[0, 1, 2], [3, 4, 5]]
     assert Codecs().encode(data) == frames
     made = Codecs().encode({"header": {"htype": "chunk-1.0"}, "data": [np.zeros((2, 3), np.uint8)]})
-    assert json.loads(made[0])["shape"] == [3, 2]
+    assert json.loads(bytes(made[0]))["shape"] == [3, 2]
     with pytest.raises(DecodeError):
         Codecs().decode([b'{"htype": "chunk-1.0", "shape": [3, 2], "type": "uint8", "cmpr": "lz4"}', bytes(6)])
 

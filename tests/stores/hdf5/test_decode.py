@@ -18,6 +18,7 @@ from ndstream.core.model import Filter
 from ndstream.errors import Corrupt, UnsupportedFilter
 from ndstream.stores.hdf5 import checksum, decoders, plugins, shuffle
 from ndstream.stores.hdf5.decode import Pipeline
+from ndstream.wire.compression import BITSHUFFLE, LZ4
 
 Bytes = NDArray[np.uint8]
 
@@ -180,7 +181,7 @@ def test_what_needs_no_extras_works_without_them(name: str) -> None:
 
 @pytest.mark.usefixtures("without_extras")
 def test_what_needs_extras_is_left_to_the_library_without_them() -> None:
-    for number in (decoders.LZF, decoders.BLOSC, decoders.ZSTD, decoders.BITSHUFFLE, decoders.LZ4, decoders.SZIP):
+    for number in (decoders.LZF, decoders.BLOSC, decoders.ZSTD, BITSHUFFLE, LZ4, decoders.SZIP):
         assert decoders.decoder(number) is None
 
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from ndstream.core.model import Filter
 from ndstream.errors import Corrupt, UnsupportedFilter
-from ndstream.stores.hdf5.decoders import BITSHUFFLE, FLETCHER32, SHUFFLE, Decoder, decoder, verified
+from ndstream.stores.hdf5.decoders import FLETCHER32, SHUFFLE, Decoder, decoder, verified
+from ndstream.wire.compression import BITSHUFFLE
 
 
 class Pipeline:

@@ -21,13 +21,14 @@ from ndstream.errors import Corrupt
 from ndstream.stores.hdf5.checksum import fletcher32
 from ndstream.stores.hdf5.plugins import library
 from ndstream.stores.hdf5.shuffle import unshuffle
+from ndstream.wire.compression import BITSHUFFLE, LZ4, bitshuffle_block, default_block, lz4_block
 
 Bytes: TypeAlias = NDArray[np.uint8]
 #: (filtered data, options of the filter, destination of exactly the size it had before the filter)
 Decoder: TypeAlias = Callable[[Bytes, tuple[int, ...], Bytes], None]
 
 DEFLATE, SHUFFLE, FLETCHER32, SZIP = 1, 2, 3, 4
-LZF, BLOSC, LZ4, BITSHUFFLE, ZSTD = 32000, 32001, 32004, 32008, 32015
+LZF, BLOSC, ZSTD = 32000, 32001, 32015
 
 
 @cache
@@ -119,11 +120,7 @@ def _szip(function: Callable[..., Any]) -> Decoder:
 
 def _lz4(function: Callable[..., Any]) -> Decoder:
     def decode(data: Bytes, _: tuple[int, ...], out: Bytes) -> None:
-        # Total size (8 bytes), block size (4), then for each block its stored size (4): all big-endian.
-        total, block = struct.unpack_from(">QI", data.data) if data.size >= 12 else (0, 0)
-        if total != out.size or block < 1:
-            raise Corrupt("a chunk does not begin as LZ4 data of its size does")
-        _walk(data, 12, -(-total // block))
+        lz4_block(data.data, out.size)
         _run(function, data, out=out)
 
     return decode
@@ -164,37 +161,16 @@ def _bitshuffle(data: Bytes, options: tuple[int, ...], out: Bytes) -> None:
     name = _BITSHUFFLE_FUNCTIONS.get(packing)
     if name is None:
         raise Corrupt(f"a chunk was bit-shuffled with an unknown compression ({packing})")
-    count, start = out.size // width, 0
-    if not packing:
-        if data.size != out.size:
-            raise Corrupt(f"a chunk holds {data.size} bytes where {out.size} belong")
-    else:
-        # In front: total size (8 bytes) and block size in bytes (4), big-endian.
-        total, block_bytes = struct.unpack_from(">QI", data.data) if data.size >= 12 else (0, 0)
-        block, start = block_bytes // width, 12
-        if total != out.size:
-            raise Corrupt("a chunk does not begin as bit-shuffled data of its size does")
-    block = block or bshuf.bshuf_default_block_size(width)
+    start = 0
+    if packing:
+        block, start = bitshuffle_block(data.data, out.size, width), 12
+    elif data.size != out.size:
+        raise Corrupt(f"a chunk holds {data.size} bytes where {out.size} belong")
+    block = block or default_block(width)
     if block % 8:
         raise Corrupt(f"a chunk was bit-shuffled in blocks of {block} elements")
-    if packing:
-        # Blocks of multiples of eight elements; what remains of fewer than eight follows as it is.
-        blocks = count // block + (count % block >= 8)
-        _walk(data, start, blocks, rest=count % 8 * width)
-    if getattr(bshuf, name)(data.ctypes.data + start, out.ctypes.data, count, width, block) < 0:
+    if getattr(bshuf, name)(data.ctypes.data + start, out.ctypes.data, out.size // width, width, block) < 0:
         raise Corrupt("a chunk cannot be decompressed (bitshuffle)")
-
-
-def _walk(data: Bytes, start: int, blocks: int, rest: int = 0) -> None:
-    # Follow the lengths in front of the blocks: the C functions would follow them out of the buffer.
-    view, end = data.data, data.size - rest
-    size_of = struct.Struct(">I").unpack_from
-    for _ in range(blocks):
-        if start + 4 > end:
-            raise Corrupt("a chunk ends before its last block")
-        start += 4 + size_of(view, start)[0]
-    if start > end:
-        raise Corrupt("a chunk ends before its last block does")
 
 
 @cache
@@ -202,12 +178,10 @@ def _bshuf() -> ctypes.CDLL | None:
     bshuf = library("h5bshuf")
     if bshuf is None:
         return None
-    if not all(hasattr(bshuf, name) for name in (*_BITSHUFFLE_FUNCTIONS.values(), "bshuf_default_block_size")):
+    if not all(hasattr(bshuf, name) for name in _BITSHUFFLE_FUNCTIONS.values()):
         return None
     for name in _BITSHUFFLE_FUNCTIONS.values():
         function = getattr(bshuf, name)
         function.argtypes = (ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_size_t] * 3)
         function.restype = ctypes.c_int64
-    bshuf.bshuf_default_block_size.argtypes = (ctypes.c_size_t,)
-    bshuf.bshuf_default_block_size.restype = ctypes.c_size_t
     return bshuf
