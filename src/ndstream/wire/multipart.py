@@ -225,8 +225,10 @@ def _is_flat(value: Any, depth: int) -> bool:
     return True
 
 
-def encode_header(header: Mapping[str, Any]) -> bytes:
-    """Encode a header as JSON, spaced and escaped as Python's ``json`` does, which the original tools use.
+def encode_header(header: Mapping[str, Any] | list[Any]) -> bytes:
+    """Encode a header, or a list in its place, as JSON.
+
+    It is spaced and escaped as by Python's ``json``, which the original tools use.
 
     Raises
     ------
