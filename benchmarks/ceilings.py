@@ -97,7 +97,7 @@ def serve_frames() -> None:
             while len(self._buffer) >= 4 and len(self._buffer) >= (end := 4 + int.from_bytes(self._buffer[:4], "big")):
                 request = decode(self._buffer[4:end])
                 self._buffer = self._buffer[end:]
-                answer = encode({"status": "success", "path": request["path"], "data": body})
+                answer = encode({"status": "success" if request["path"] else "error", "data": body})
                 self._transport.write(len(answer).to_bytes(4, "big") + answer)
 
     async def serve(listener: socket.socket) -> None:
