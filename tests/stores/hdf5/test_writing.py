@@ -25,6 +25,7 @@ from ndstream.errors import (
     Conflict,
     FileInUse,
     Forbidden,
+    InvalidRequest,
     NotFound,
     Replaced,
     StorageFailed,
@@ -299,6 +300,21 @@ def test_what_is_in_other_files_is_not_written(tmp_path: Path) -> None:
             await store.apply("a.h5", WRITER, [dataset("/z", [1], filters=(Filter(id=399, name="none"),))])
 
     run(tmp_path, work)
+
+
+def test_filters_go_with_elements_of_any_length_or_are_refused(tmp_path: Path) -> None:
+    lzf, checked = Filter(id=32000, name="lzf"), Filter(id=3, name="fletcher32")
+    texts = ["one", "zwei", "größe"]
+
+    async def work(store: HDF5Store) -> None:
+        await store.apply("a.h5", WRITER, [dataset("/texts", texts, filters=(lzf, *GZIP))], create=True)
+        with pytest.raises(InvalidRequest):
+            await store.apply("a.h5", WRITER, [dataset("/checked", texts, filters=(checked,))])
+
+    run(tmp_path, work)
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert list(file) == ["texts"]
+        assert file["texts"].asstr()[...].tolist() == texts
 
 
 def test_fifty_writers_lose_nothing(tmp_path: Path) -> None:

@@ -63,14 +63,25 @@ class Recipe:
                 raise TooLarge(f"a chunk of {nbytes} bytes is more than the limit 'chunk' ({largest_chunk})")
             self.properties.set_chunk(chunks)
         for stage in operation.filters:
-            _add_filter(self.properties, stage)
+            _add_filter(self.properties, stage, fixed=is_fixed(operation.dtype))
         if operation.fill is not None:
             _set_fill(self.properties, operation.dtype, operation.fill)
 
 
 def create(group: h5g.GroupID, link: bytes, recipe: Recipe) -> h5d.DatasetID:
-    """Make the dataset; its name must be free."""
-    return h5d.create(group, link, recipe.type, recipe.space, recipe.properties, utf8_names())
+    """Make the dataset; its name must be free.
+
+    Raises
+    ------
+    InvalidRequest
+        One of its filters says that it is not for such a type or shape.
+    """
+    try:
+        return h5d.create(group, link, recipe.type, recipe.space, recipe.properties, utf8_names())
+    except (ValueError, RuntimeError) as error:
+        if "filter" not in str(error):
+            raise
+        raise InvalidRequest(f"the filters do not go with such a dataset: {error}") from None
 
 
 def _space(shape: Shape, maxshape: tuple[int | None, ...] | None) -> h5s.SpaceID:
@@ -109,8 +120,10 @@ def _chunks(operation: CreateDataset, shape: Shape) -> Shape | None:
     return tuple(chunks)
 
 
-def _add_filter(properties: h5p.PropDCID, stage: Filter) -> None:
+def _add_filter(properties: h5p.PropDCID, stage: Filter, *, fixed: bool) -> None:
     check_filter(stage.id)
+    # Of elements of variable length the chunks hold references alone: the library wants filters of them optional.
+    optional = stage.optional or not fixed
     try:
         if stage.id == _DEFLATE:
             properties.set_deflate(stage.options[0] if stage.options else 4)
@@ -119,7 +132,7 @@ def _add_filter(properties: h5p.PropDCID, stage: Filter) -> None:
         elif stage.id == _FLETCHER32:
             properties.set_fletcher32()
         else:
-            properties.set_filter(stage.id, h5z.FLAG_OPTIONAL if stage.optional else 0, stage.options)
+            properties.set_filter(stage.id, h5z.FLAG_OPTIONAL if optional else 0, stage.options)
     except (ValueError, RuntimeError, TypeError, OverflowError) as error:
         raise InvalidRequest(f"options {stage.options} of filter {stage.name}: {error}") from None
 
