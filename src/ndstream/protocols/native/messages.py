@@ -5,7 +5,7 @@ Documents are msgpack or JSON, as the client accepts; bytes are base64 text in J
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -15,6 +15,10 @@ from ndstream.core.operations import Operation
 
 PROTOCOL = 1
 """Version of the protocol: a client refuses a higher one."""
+MOST_READS = 4096
+"""Selections in one request."""
+LARGEST = 10**18 - 1
+"""No number in a request is larger."""
 
 MSGPACK = "application/x-msgpack"
 JSON = "application/json"
@@ -69,13 +73,13 @@ class Read(msgspec.Struct, frozen=True, kw_only=True):
     """One selection of one dataset; `select` is text or a map (`ndstream.core.selection.plain`), None everything."""
 
     name: str
-    select: Any = None
+    select: Annotated[Any, msgspec.Meta(extra_json_schema={"type": ["string", "object", "null"]})] = None
 
 
 class Reads(msgspec.Struct, frozen=True, kw_only=True):
-    """Body of a request for data: answered block after block, in this order."""
+    """Body of a request for data, 1 to `MOST_READS` selections: answered block after block, in this order."""
 
-    reads: tuple[Read, ...]
+    reads: Annotated[tuple[Read, ...], msgspec.Meta(min_length=1, extra_json_schema={"maxItems": MOST_READS})]
 
 
 class Block(msgspec.Struct, frozen=True, kw_only=True):

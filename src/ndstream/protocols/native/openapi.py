@@ -16,6 +16,7 @@ from ndstream.protocols.native.messages import (
     EVENTS,
     JSON,
     KEY_HEADER,
+    LARGEST,
     MSGPACK,
     NPY,
     PROBLEM,
@@ -35,6 +36,7 @@ _SOCKET = (
     "OpenAPI has no place for this; SPEC.md does."
 )
 _BINARY = {"type": "string", "format": "binary"}
+_NUMBER = {"type": "integer", "minimum": 0, "maximum": LARGEST}
 
 
 @cache
@@ -54,23 +56,27 @@ def description() -> dict[str, Any]:
     data = {kind: {"schema": _BINARY} for kind in (BLOCKS, CHUNKS, NPY, RAW)} | documents(Values)
     problems = {"default": {"description": "Why not", "content": {PROBLEM: {"schema": reference[Problem]}}}}
 
-    def operation(summary: str, content: dict[str, Any], *parameters: dict[str, Any], **more: Any) -> dict[str, Any]:
-        answered = {"200": {"description": summary, "content": content}} | problems
-        return {"summary": summary, "parameters": list(parameters), "responses": answered} | more
-
     unchanged = _header("If-None-Match", "Entity tag that the client has: answered with 304 when it still holds")
+
+    def operation(summary: str, content: dict[str, Any], *parameters: dict[str, Any], **more: Any) -> dict[str, Any]:
+        answered: dict[str, Any] = {"200": {"description": summary, "content": content}}
+        if unchanged in parameters:
+            answered["304"] = {"description": "The client has it"}
+        return {"summary": summary, "parameters": list(parameters), "responses": answered | problems} | more
+
     match = _header("If-Match", "Entity tag, or number of a commit, of the state that is expected: else 412")
     path = _path()
     name = _query("name", "Absolute path of the object in the file", {"type": "string", "default": "/"})
-    form = _query("format", "In place of Accept", {"enum": ["ndstream", "chunks", "npy", "raw", "msgpack", "json"]})
+    form = _form("ndstream", "chunks", "npy", "raw", "msgpack", "json")
+    document = _form("msgpack", "json")
     return {
         "openapi": "3.1.0",
         "info": {"title": "ndstream", "version": version("ndstream"), "license": {"name": "BSD-3-Clause"}},
         "paths": {
-            "/v1": {"get": operation("What the server is and can", documents(Capabilities))},
+            "/v1": {"get": operation("What the server is and can", documents(Capabilities), document)},
             "/v1/tree/{path}": {
                 "get": operation(
-                    "Describe a directory or file", documents(Entry), path, _count("depth", 256), unchanged
+                    "Describe a directory or file", documents(Entry), path, _count("depth"), document, unchanged
                 )
             },
             "/v1/node/{path}": {
@@ -79,10 +85,11 @@ def description() -> dict[str, Any]:
                     documents(Described),
                     path,
                     name,
-                    _count("depth", 64),
+                    _count("depth"),
                     _count("data"),
                     _count("limit"),
                     _query("after", "Member behind which the page begins", {"type": "string"}),
+                    document,
                     unchanged,
                 )
             },
@@ -111,6 +118,7 @@ def description() -> dict[str, Any]:
                     "Carry out operations together",
                     documents(Committed),
                     path,
+                    document,
                     match,
                     _header(KEY_HEADER, "Name of this batch: sent again, it is not carried out again"),
                     requestBody={"required": True, "content": documents(Batch) | {BLOCKS: {"schema": _BINARY}}},
@@ -121,8 +129,8 @@ def description() -> dict[str, Any]:
                     "Follow the commits of a file",
                     {EVENTS: {"schema": {"type": "string"}}},
                     path,
-                    _query("since", "Number of the last commit that is known", {"type": "integer", "minimum": 0}),
-                    _header("Last-Event-ID", "As since"),
+                    _query("since", "Number of the last commit that is known", _NUMBER),
+                    _header("Last-Event-ID", "As since, and goes before it", _NUMBER),
                     description=_SOCKET,
                 )
             },
@@ -141,15 +149,18 @@ def _query(name: str, described: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, "in": "query", "description": described, "schema": schema}
 
 
-def _count(name: str, most: int | None = None) -> dict[str, Any]:
+def _count(name: str) -> dict[str, Any]:
     described = {
-        "depth": "Levels below that are described too",
+        "depth": "Levels below that are described too, as far as the server goes",
         "data": "Bytes up to which data of a dataset comes with its description",
         "limit": "Members of a group in one answer",
     }
-    schema = {"type": "integer", "minimum": 0} | ({} if most is None else {"maximum": most})
-    return _query(name, described[name], schema)
+    return _query(name, described[name], _NUMBER)
 
 
-def _header(name: str, described: str) -> dict[str, Any]:
-    return {"name": name, "in": "header", "description": described, "schema": {"type": "string"}}
+def _form(*names: str) -> dict[str, Any]:
+    return _query("format", "In place of Accept", {"type": "string", "enum": list(names)})
+
+
+def _header(name: str, described: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"name": name, "in": "header", "description": described, "schema": schema or {"type": "string"}}

@@ -29,6 +29,7 @@ from ndstream.protocols.native.messages import (
     CHUNKS,
     JSON,
     KEY_HEADER,
+    LARGEST,
     MSGPACK,
     NPY,
     PROBLEM,
@@ -92,9 +93,7 @@ class Asked:
         text = self.query.get(name)
         if text is None:
             return default
-        if not text.isdecimal() or len(text) > 18:
-            raise InvalidRequest(f"{name} must be a number, not {text!r}")
-        return int(text)
+        return _number(text, name)
 
     @property
     def length(self) -> int:
@@ -254,9 +253,8 @@ async def _events(native: Native, asked: Asked) -> AsyncIterator[Event]:
     Who follows waits most of the time, and should not keep the same user's requests waiting.
     """
     last = asked.header("last-event-id") or asked.query.get("since")
-    if last is not None and (not last.isdecimal() or len(last) > 18):
-        raise InvalidRequest(f"the number of a commit is expected, not {last!r}")
-    events = await native.events(asked.path, asked.access, None if last is None else int(last))
+    since = None if last is None else _number(last, "the number of a commit")
+    events = await native.events(asked.path, asked.access, since)
     release = asked.scope.get(_RELEASE)
     if release is not None:
         release()
@@ -289,6 +287,12 @@ def _query(query: bytes) -> dict[str, str]:
         return dict(parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=32))
     except ValueError as error:
         raise InvalidRequest(f"the query cannot be read: {error}") from error
+
+
+def _number(text: str, what: str) -> int:
+    if not (text.isascii() and text.isdecimal()) or int(text) > LARGEST:
+        raise InvalidRequest(f"{what} must be a number up to {LARGEST}, not {text[:32]!r}")
+    return int(text)
 
 
 def _name(asked: Asked) -> str:

@@ -37,6 +37,7 @@ from ndstream.protocols.native.messages import (
     CHUNKS,
     COMMIT_HEADER,
     JSON,
+    MOST_READS,
     MSGPACK,
     NPY,
     PROTOCOL,
@@ -53,8 +54,6 @@ from ndstream.protocols.native.messages import (
 from ndstream.wire.ndblock import END, begin_block, frame
 from ndstream.wire.ndmsgpack import Buffer
 
-MOST_READS = 4096
-"""Selections in one request."""
 PAGE = 1 << 20
 """Members of a group in one description, unless fewer are asked for."""
 _WIDE = 20  # links of a group that is described besides the one that was asked for
@@ -214,11 +213,13 @@ class Native:
         ------
         InvalidRequest
             Several are asked for in a form that has place for one.
+        TooLarge
+            They are more than `MOST_READS`.
         Conflict
             The entity tag is not `match`.
         """
-        if not reads or len(reads) > MOST_READS:
-            raise TooLarge(f"{len(reads)} selections in one request; it takes 1 to {MOST_READS}")
+        if len(reads) > MOST_READS:
+            raise TooLarge(f"{len(reads)} selections in one request; it takes {MOST_READS}")
         if len(reads) > 1 and media_type not in (BLOCKS, CHUNKS):
             raise InvalidRequest(f"several selections are answered as {BLOCKS} or {CHUNKS} only")
 
