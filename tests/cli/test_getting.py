@@ -57,6 +57,8 @@ def test_a_dataset_becomes_an_hdf5_file_with_its_storage(tree: Tree, run: Run) -
 def test_filters_of_the_filters_extra_are_kept(tree: Tree, run: Run) -> None:
     assert run("get", f"{tree.file}::/g/frames", "-o", "frames.h5").code == 0
     with h5py.File("frames.h5") as copied:
+        with h5py.File(tree.path / "runs/a.h5") as served:
+            assert copied["frames"]._filters == served["g/frames"]._filters
         assert list(copied["frames"]._filters) == [str(hdf5plugin.Bitshuffle.filter_id)]
         assert copied["frames"][3].tolist() == [[3] * 8] * 8
 

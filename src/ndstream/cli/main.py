@@ -17,6 +17,7 @@ COMMANDS = {
     "ls": "List directories, HDF5 files and groups.",
     "info": "Show shape, type, storage and attributes.",
     "get": "Copy to this machine.",
+    "put": "Copy to a server.",
     "cat": "Print values; of more than 1000, the corners.",
     "user": "Keep the users of a server.",
     "demo": "Serve sample data and walk through what users do.",

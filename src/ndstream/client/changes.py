@@ -6,6 +6,7 @@ import posixpath
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
@@ -110,10 +111,17 @@ def _texts(value: Any) -> NDArray[Any]:
 
 def _packed(array: NDArray[Any], described: DType, shape: tuple[int, ...]) -> Payload:
     if not is_fixed(described):
-        return Payload(dtype=described, shape=shape, data=flatten(array, described))
+        return Payload(dtype=described, shape=shape, data=flatten(array, described, name_of=_path))
     whole = np.ascontiguousarray(array)
     data = whole.reshape(-1).view(np.uint8).data if whole.size else b""
     return Payload(dtype=described, shape=shape, data=data)
+
+
+def _path(reference: Any) -> Any:
+    """What stands for a reference; those of h5py mean nothing outside of their file."""
+    if reference is None or isinstance(reference, str | dict):
+        return reference
+    raise UnsupportedDType("references are written as the path of what they refer to")
 
 
 def write(dataset: DescribedDataset, key: Any, value: Any) -> Write:
@@ -305,7 +313,7 @@ def like(described: Dataset, name: str) -> CreateDataset:
         shape=described.shape,
         maxshape=described.maxshape,
         chunks=described.chunks,
-        filters=described.filters,
+        filters=tuple([msgspec.structs.replace(each, options=each.asked) for each in described.filters]),
         fill=described.fill,
     )
 

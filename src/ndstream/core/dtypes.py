@@ -217,6 +217,19 @@ def readable(dtype: DType) -> DType | None:
             return dtype
 
 
+def holds_references(dtype: DType) -> bool:
+    """Whether elements refer to objects of the file that they are in."""
+    match dtype:
+        case Reference():
+            return True
+        case Array(base=base) | Sequence(base=base):
+            return holds_references(base)
+        case Compound(fields=fields):
+            return any(holds_references(field.dtype) for field in fields)
+        case _:
+            return False
+
+
 def packed(dtype: DType) -> DType:
     """Make the same type without gaps between the members of compounds, at any depth."""
     match dtype:

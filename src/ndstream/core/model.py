@@ -72,6 +72,14 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     options: tuple[int, ...] = ()
     optional: bool = False
 
+    @property
+    def asked(self) -> tuple[int, ...]:
+        """Options to ask for this filter with: without those that it puts before them itself."""
+        return self.options[_BITSHUFFLE_OWN:] if self.id == _BITSHUFFLE else self.options
+
+
+_BITSHUFFLE, _BITSHUFFLE_OWN = 32008, 3  # two numbers of its version, and the size of an element
+
 
 class SoftLink(msgspec.Struct, frozen=True, kw_only=True, tag_field="node", tag="soft_link"):
     """Symbolic link inside the file; `target` as stored, relative or absolute."""

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from h5py import h5r, h5s
 
-from ndstream.core.dtypes import Array, Compound, DType, Reference, Sequence
+from ndstream.core.dtypes import Array, Compound, DType, Reference, Sequence, holds_references
 from ndstream.core.operations import Payload
 from ndstream.errors import InvalidRequest, NDStreamError
 from ndstream.stores.hdf5.destination import Object
@@ -30,19 +30,6 @@ def with_references(payload: Payload, find: Callable[[str], Object]) -> Payload:
         if isinstance(error, NDStreamError):
             raise
         raise InvalidRequest(f"a reference cannot be made: {error}") from None
-
-
-def holds_references(dtype: DType) -> bool:
-    """Whether there are references in elements of this type."""
-    match dtype:
-        case Reference():
-            return True
-        case Array(base=base) | Sequence(base=base):
-            return holds_references(base)
-        case Compound(fields=fields):
-            return any(holds_references(field.dtype) for field in fields)
-        case _:
-            return False
 
 
 def _replaced(elements: list[Any], dtype: DType, find: Callable[[str], Object]) -> list[Any]:

@@ -18,15 +18,13 @@ from numpy.typing import NDArray
 
 from ndstream.core.dtypes import (
     Array,
-    Compound,
     DType,
-    Reference,
     String,
+    holds_references,
     is_fixed,
     readable,
     to_numpy,
 )
-from ndstream.core.dtypes import Sequence as SequenceType
 from ndstream.core.elements import restore
 from ndstream.core.model import Attribute, Dataset
 from ndstream.errors import Corrupt, NDStreamError, NotFound, UnsupportedDType
@@ -98,7 +96,7 @@ def create_dataset(group: h5py.Group, name: str, described: Dataset) -> h5py.Dat
         properties.set_chunk(described.chunks)
         for each in described.filters:
             if h5z.filter_avail(each.id):
-                properties.set_filter(each.id, _OPTIONAL if each.optional else 0, each.options)
+                properties.set_filter(each.id, _OPTIONAL if each.optional else 0, each.asked)
     elif described.storage == "compact":
         properties.set_layout(h5d.COMPACT)
     if described.fill is not None and any(described.fill) and stored is described.dtype:
@@ -141,7 +139,7 @@ def _write_attribute(target: Any, name: str, attribute: Attribute) -> None:
     assert attribute.dtype is not None
     stored = _written(attribute.dtype)
     made = h5a.create(target.id, name.encode(), type_id(stored), _space(attribute.shape, attribute.shape))
-    if attribute.shape is None or 0 in attribute.shape or _holds_references(stored):
+    if attribute.shape is None or 0 in attribute.shape or holds_references(stored):
         return
     value = attribute.value
     if isinstance(value, list):
@@ -187,20 +185,8 @@ def _space(shape: tuple[int, ...] | None, maxshape: tuple[int | None, ...] | Non
     return h5s.create_simple(shape, largest)
 
 
-def _holds_references(dtype: DType) -> bool:
-    match dtype:
-        case Reference():
-            return True
-        case Array(base=base) | SequenceType(base=base):
-            return _holds_references(base)
-        case Compound(fields=fields):
-            return any(_holds_references(field.dtype) for field in fields)
-        case _:
-            return False
-
-
 def _names_references(dtype: np.dtype[Any]) -> bool:
-    """As `_holds_references`, of numpy's spelling."""
+    """As `holds_references`, of numpy's spelling."""
     if dtype.names is not None:
         return any(_names_references(dtype[name]) for name in dtype.names)
     metadata: Mapping[str, Any] = dtype.base.metadata or {}
