@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 from itertools import product
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ndstream.core.packets import Buffer, Encoding, Image
-from ndstream.errors import DecodeError
+from ndstream.errors import DecodeError, MissingExtra
 from ndstream.wire.compression import default_block, pack, stored_chunk, unpack
 
 FILTERS: dict[Encoding, Any] = {
@@ -178,3 +179,13 @@ def test_damaged_data_is_an_error_or_an_array(encoding: Encoding, data: st.DataO
 def test_all_combinations_of_shapes_without_elements() -> None:
     for encoding, shape in product(ENCODINGS, [(0,), (3, 0), (0, 2)]):
         assert unpack(pack(np.zeros(shape, "<u2"), encoding)).shape == shape
+
+
+@pytest.mark.parametrize(("encoding", "module"), [("lz4", "lz4"), ("lz4-hdf5", "lz4"), ("bslz4", "bitshuffle")])
+def test_the_error_says_what_to_install(encoding: Encoding, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = pack(np.zeros(100), encoding)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtra, match=r"ndstream\[stream\]"):
+        unpack(image)
+    with pytest.raises(MissingExtra, match=r"ndstream\[stream\]"):
+        pack(np.zeros(100), encoding)

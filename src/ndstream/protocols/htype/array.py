@@ -19,6 +19,11 @@ from ndstream.wire.multipart import body, encode_header
 
 _NOT_ENCODED = (None, "", "none")
 _ndarray = np.ndarray
+_COMMON = {
+    (name, order): element_type(name, order or "little")
+    for name in ("float32", "float64", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))
+    for order in (None, "little", "big")
+}
 
 
 class ArrayCodec(Codec):
@@ -37,7 +42,10 @@ class ArrayCodec(Codec):
         DecodeError
             A segment does not have the size that these say; or it is encoded, which no document defines.
         """
+        if len(frames) == 2 and (array := self._common(header, frames[1])) is not None:
+            return {"header": header, "data": [array]}
         data: list[Any] = []
+        part: Buffer = b""
         dtype: Any = None
         shape: Any = None
         try:
@@ -56,6 +64,18 @@ class ArrayCodec(Codec):
         except (TypeError, ValueError, OverflowError) as error:
             raise self._explain(shape, dtype, part) from error
         return {"header": header, "data": data}
+
+    def _common(self, header: dict[str, Any], part: Buffer) -> NDArray[Any] | None:
+        """Array of what most messages are, in few steps; None when a closer look is needed."""
+        try:
+            if "encoding" not in header and "endianess" not in header and len(part):
+                shape, dtype = header["shape"], _COMMON[header["type"], header.get("endianness")]
+                array = _ndarray(shape, dtype, part)
+                if array.nbytes == len(part) and type(shape) is list and -1 not in shape:  # numpy would understand it
+                    return array
+        except (LookupError, TypeError, ValueError, OverflowError):
+            pass  # the closer look will tell
+        return None
 
     def _layout(self, header: dict[str, Any]) -> tuple[Any, np.dtype[Any]]:
         """Shape, not checked, and element type."""
@@ -131,6 +151,9 @@ class ArrayCodec(Codec):
 
 class ChunkCodec(ArrayCodec):
     """chunk-1.0, deprecated: the shape has its fastest axis first, and the key of the encoding is ``cmpr``."""
+
+    def _common(self, header: dict[str, Any], part: Buffer) -> None:
+        return None
 
     def _layout(self, header: dict[str, Any]) -> tuple[Any, np.dtype[Any]]:
         shape, dtype = super()._layout(header | {"encoding": header.get("cmpr")})
