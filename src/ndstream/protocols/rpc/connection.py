@@ -77,6 +77,7 @@ class Connection:
     # -- the life of the connection --
 
     def _on_begin(self) -> None:
+        self._progress = (0, asyncio.get_running_loop().time())
         self._access(self._app.admission.anonymous(self.link.address))
         if not self._app.enter(self):
             self._app.counters.add("rpc_errors", label="connections")
