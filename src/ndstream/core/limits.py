@@ -16,6 +16,9 @@ KiB = 1 << 10
 MiB = 1 << 20
 GiB = 1 << 30
 
+SLOWEST = 16 * KiB
+"""Bytes per second below which what a peer sends is cut off, once it has used up its time."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:

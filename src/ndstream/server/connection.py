@@ -17,12 +17,10 @@ from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from ndstream.core.limits import DEFAULT_LIMITS, KiB, Limits
+from ndstream.core.limits import DEFAULT_LIMITS, SLOWEST, Limits
 from ndstream.core.ports import Scope
 
 _KEY = "ndstream.connection"
-_SLOWEST_UPLOAD = 16 * KiB
-"""Bytes per second below which an upload is cut, once it has used up ``idle_timeout``."""
 _FRAMING = 16
 """Bytes on the wire for one byte of a body: more are chunk extensions or trailers without end."""
 
@@ -91,7 +89,7 @@ class Connection(HttpToolsProtocol):
                 self._cut("sent no request", self.limits.idle_timeout)
         if not self._in_head and not self.flow.read_paused:
             self._body_waited += elapsed
-            if self._body_waited > self.limits.idle_timeout + self._body / _SLOWEST_UPLOAD:
+            if self._body_waited > self.limits.idle_timeout + self._body / SLOWEST:
                 self._cut("sent its request too slowly", self._body_waited)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import socket
+import ssl
 from ipaddress import ip_address
 
+from ndstream.config import ServerSettings
 from ndstream.errors import ConfigError
 
 
@@ -87,6 +89,26 @@ def _listen(family: int, address: tuple[str | int, ...], backlog: int) -> socket
         one.close()
         raise
     return one
+
+
+def tls_context(settings: ServerSettings) -> ssl.SSLContext | None:
+    """Load the certificate of the server; None when it has none.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be read, or does not belong to its key.
+    """
+    if settings.certificate is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        # A password would be asked for at the terminal, which a server does not have.
+        context.load_cert_chain(settings.certificate, settings.key, password="")
+    except (OSError, ssl.SSLError) as error:
+        files = " and ".join(str(path) for path in (settings.certificate, settings.key) if path is not None)
+        raise ConfigError(f"server.certificate: {files}: {error.strerror or error}") from error
+    return context
 
 
 def _reason(host: str, port: int, error: OSError, section: str) -> str:

@@ -7,7 +7,6 @@ import logging
 import math
 import signal
 import socket
-import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,10 +17,10 @@ import uvicorn
 
 from ndstream.config import Config
 from ndstream.core.ports import Store
-from ndstream.errors import ConfigError, ServiceError
+from ndstream.errors import ServiceError
 from ndstream.server.app import Application
 from ndstream.server.connection import Connection, check_all
-from ndstream.server.listen import bind, is_loopback, url_of
+from ndstream.server.listen import bind, is_loopback, tls_context, url_of
 from ndstream.server.socket import WebSocket
 from ndstream.server.streams import Stream, open_streams
 
@@ -79,7 +78,7 @@ class Server:
 
     def __init__(self, config: Config, *, store: Store | None = None) -> None:
         settings = config.server
-        _check_certificate(config)
+        tls_context(settings)  # uvicorn loads the certificate later, and would not say what is wrong with it
         self._sockets = bind(settings.host, settings.port, settings.backlog)
         try:
             self.app = Application(config, store=store)
@@ -224,20 +223,6 @@ def _uvicorn_config(config: Config, app: Application) -> uvicorn.Config:
         ssl_certfile=settings.certificate,
         ssl_keyfile=settings.key,
     )
-
-
-def _check_certificate(config: Config) -> None:
-    settings = config.server
-    if settings.certificate is None:
-        return
-    try:
-        # A password would be asked for at the terminal, which a server does not have.
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
-            settings.certificate, settings.key, password=""
-        )
-    except (OSError, ssl.SSLError) as error:
-        files = " and ".join(str(path) for path in (settings.certificate, settings.key) if path is not None)
-        raise ConfigError(f"server.certificate: {files}: {error.strerror or error}") from error
 
 
 def _warn(config: Config, sockets: list[socket.socket]) -> None:

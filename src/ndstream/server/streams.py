@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
-import ssl
 import stat
 from base64 import b64encode
 from collections.abc import Mapping
@@ -19,13 +17,11 @@ from ndstream.core import registry
 from ndstream.core.ports import Access, Exposure, Service, StreamApp, StreamPlugin
 from ndstream.errors import ConfigError
 from ndstream.server.auth import Authenticator
-from ndstream.server.listen import bind, is_loopback, url_of
+from ndstream.server.listen import bind, is_loopback, tls_context, url_of
 from ndstream.server.users import User, UserFile, hash_password
 
 _LONGEST_TOKEN = 4096
 _BEARER = "token"
-
-log = logging.getLogger("ndstream.server")
 
 
 class TokenFile(UserFile):
@@ -114,7 +110,7 @@ class Stream:
         assert settings.port is not None
         self.name = name
         self._backlog = server.backlog
-        self._tls = _tls(config)
+        self._tls = tls_context(server)
         plugin: StreamPlugin = registry.load(registry.STREAMS, name)
         path = _path(name, config, settings)
         self._gate = Gatekeeper(users, _tokens(config, settings))
@@ -192,12 +188,3 @@ def _tokens(config: Config, settings: StreamSettings) -> Authenticator | None:
         return None
     everywhere = {path: frozenset[str]() for path in config.writable}
     return Authenticator(TokenFile(settings.token_file), {}, everywhere)
-
-
-def _tls(config: Config) -> ssl.SSLContext | None:
-    settings = config.server
-    if settings.certificate is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(settings.certificate, settings.key, password="")
-    return context

@@ -126,16 +126,12 @@ class Link(asyncio.BufferedProtocol):
     async def drained(self) -> None:
         """Wait until there is room for more to send, or the connection is gone."""
         while self.unsent and not self.closed:
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(future)
-            await future
+            await self._news()
 
     async def gone(self) -> None:
         """Wait until the connection is closed."""
         while not self.closed:
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(future)
-            await future
+            await self._news()
 
     def hold(self) -> None:
         """Stop reading; as often as it was held it must be released."""
@@ -165,6 +161,12 @@ class Link(asyncio.BufferedProtocol):
         """Close at once; what is not sent yet is lost."""
         if not self.closed:
             self.transport.abort()
+
+    def _news(self) -> asyncio.Future[None]:
+        """Done when the peer takes more, or the connection is gone."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        return future
 
     def _wake(self) -> None:
         waiting, self._waiting = self._waiting, []

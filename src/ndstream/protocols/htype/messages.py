@@ -16,10 +16,7 @@ from msgspec import field
 from ndstream.core.packets import Buffer
 from ndstream.errors import BadHeader
 
-ARRAY = "array-1.0"
 RAW = "raw-1.0"
-CHUNK = "chunk-1.0"
-PILATUS = "pilatus-1.0"
 DHEADER = "dheader-1.0"
 DIMAGE = "dimage-1.0"
 DSERIES_END = "dseries_end-1.0"

@@ -28,7 +28,6 @@ from ndstream.protocols.rpc.messages import (
     Failure,
     Form,
     Ident,
-    Reply,
     Request,
 )
 from ndstream.wire.framing import Buffer
@@ -334,17 +333,6 @@ def request_of(fields: Mapping[str, Any], form: Form, ident: Ident | None) -> Re
         raise InvalidRequest("a request names its command")
     arguments = {key: value for key, value in fields.items() if key not in ("command", "id")}
     return Request(command=command, arguments=arguments, ident=ident, form=form)
-
-
-def request_fields(request: Request) -> dict[str, Any]:
-    """Message of a request."""
-    fields = {"command": request.command, **request.arguments}
-    return fields if request.ident is None else {"id": request.ident, **fields}
-
-
-def reply_fields(reply: Reply) -> dict[str, Any]:
-    """Message of a reply."""
-    return reply.fields if reply.ident is None else {"id": reply.ident, **reply.fields}
 
 
 def failure_fields(failure: Failure, *, typed: bool) -> dict[str, Any]:

@@ -8,9 +8,10 @@ import secrets
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ndstream.core.limits import KiB, MiB
+from ndstream.core.limits import SLOWEST, KiB, MiB
 from ndstream.errors import (
     Busy,
     Cancelled,
@@ -41,8 +42,6 @@ _BULKY = 1 * MiB
 """Bytes of arrays that are put into msgpack or JSON in a thread."""
 _LINGER = 1.0
 """Seconds in which a peer that is cut off may still take the reason."""
-_SLOWEST = 16 * KiB
-"""Bytes per second below which a frame is cut, once it has used up ``frame_timeout``."""
 
 log = logging.getLogger("ndstream.rpc")
 
@@ -131,7 +130,7 @@ class Connection:
         frames = self.link.frames
         if not frames.partial or self._held or self._app.intake.holds(self.link):
             self._progress = (frames.total, now)
-        elif now - since > self._limits.frame_timeout + (frames.total - total) / _SLOWEST:
+        elif now - since > self._limits.frame_timeout + (frames.total - total) / SLOWEST:
             self._cut("sent a frame too slowly")
         waiting, since = self._unsent
         size = 0 if self.link.closed else self.link.transport.get_write_buffer_size()
@@ -288,7 +287,7 @@ class Connection:
             one.streams = True
             if sum([other.streams for other in self._open.values()]) > self._limits.follows:
                 raise Busy(f"{self._limits.follows} streams are open on this connection already")
-        return await self._app.commands.answer(command, arguments, _heavier(caller) if heavy else caller)
+        return await self._app.commands.answer(command, arguments, replace(caller, heavy=True) if heavy else caller)
 
     async def _greet(self, request: m.Request, *, first: bool) -> None:
         """Answer a hello; it closes the connection when the token is wrong."""
@@ -404,9 +403,3 @@ def _check_original(fields: Fields) -> None:
 
 def _named(fields: Fields, ident: m.Ident | None) -> Fields:
     return fields if ident is None else {"id": ident, **fields}
-
-
-def _heavier(caller: Caller) -> Caller:
-    return Caller(
-        access=caller.access, original=caller.original, frame=caller.frame, streams=caller.streams, heavy=True
-    )

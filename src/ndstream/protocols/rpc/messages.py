@@ -1,7 +1,7 @@
 """Everything that travels in the framed TCP protocol (SPEC.md).
 
-A message is a map. `Request` and `Reply` are what the codec makes of it and takes; the classes below them are the
-arguments of the commands, by name.
+A message is a map. `Request` is what the codec makes of one; the classes below are the arguments of the commands, by
+name.
 """
 
 from __future__ import annotations
@@ -54,15 +54,6 @@ class Request:
     arguments: dict[str, Any]
     ident: Ident | None = None
     form: Form = Form.MSGPACK
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """Answer to a request, or a part of it when `more` follow."""
-
-    fields: dict[str, Any]
-    ident: Ident | None = None
-    more: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from ndstream.core.ports import Exposure, Service
 from ndstream.protocols.rpc.connection import Connection
 from ndstream.protocols.rpc.intake import Intake
 from ndstream.protocols.rpc.service import Commands
-
-log = logging.getLogger("ndstream.rpc")
 
 
 class Connections:
