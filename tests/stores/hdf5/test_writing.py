@@ -237,6 +237,27 @@ def test_large_data_does_not_pass_through_memory(tmp_path: Path) -> None:
     run(tmp_path, work)
 
 
+def test_readers_that_give_up_leave_the_owner_to_others(tmp_path: Path) -> None:
+    """Its answer to them is not taken for the answer to the next one, and the file is not closed to everybody."""
+
+    async def work(store: HDF5Store) -> None:
+        names = [f"/{number}" for number in range(20)]
+        await store.apply("a.h5", WRITER, [dataset(name, np.full(9, int(name[1:]))) for name in names], create=True)
+        before = owner(store, tmp_path / "a.h5")
+        for steps, name in enumerate(names[:-1]):
+            reading = asyncio.create_task(store.read("a.h5", name, ANYBODY, None))
+            for _ in range(steps % 4 + 1):
+                await asyncio.sleep(0)
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+        async with asyncio.timeout(60):
+            assert (await collect(await store.read("a.h5", names[-1], ANYBODY, None))).tolist() == [19] * 9
+            await store.apply("a.h5", WRITER, [CreateGroup(name="/after")])
+        assert owner(store, tmp_path / "a.h5") == before
+
+    run(tmp_path, work)
+
+
 def test_a_file_that_somebody_else_writes_is_in_use(tmp_path: Path) -> None:
     async def work(store: HDF5Store) -> None:
         with h5py.File(tmp_path / "a.h5", "w"):

@@ -12,10 +12,10 @@ import contextlib
 import logging
 import os
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -42,6 +42,8 @@ from ndstream.stores.hdf5.messages import (
 )
 from ndstream.stores.hdf5.tenure import Tenure
 from ndstream.stores.ledger import Ledger
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -101,7 +103,7 @@ class Owned:
         self._all_touched = 0
         self._links = 0
         self._idle: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._descriptor: Descriptor | None = None
         self._closed = False
 
@@ -153,13 +155,19 @@ class Owned:
         Replaced
             There is no owner (any more): ask again.
         """
-        async with self._turn:
-            if self._tenure is None:
-                raise Replaced("the process that writes the file has ended")
-            try:
-                return await self._call(request, self._limits.worker_timeout), self.ledger.number
-            except WorkerDied as error:
-                raise Replaced("the process that writes the file has ended") from error
+        await self._turn.acquire()
+        # Whoever asks may give up. The process cannot: until it has answered, it is nobody else's turn.
+        asked = self._begin(self._asked(request))
+        asked.add_done_callback(lambda _: self._turn.release())
+        return await asyncio.shield(asked)
+
+    async def _asked(self, request: Call) -> tuple[Answer, int]:
+        if self._tenure is None:
+            raise Replaced("the process that writes the file has ended")
+        try:
+            return await self._call(request, self._limits.worker_timeout), self.ledger.number
+        except WorkerDied as error:
+            raise Replaced("the process that writes the file has ended") from error
 
     # -- for writers --
 
@@ -419,10 +427,11 @@ class Owned:
                     self._left = generation_of(os.stat(self.path))  # noqa: PTH116  (as above)
                 self.gate.open()
 
-    def _begin(self, work: Any) -> None:
+    def _begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def checkpoint(self) -> None:
         """Empty the journal."""
