@@ -159,6 +159,29 @@ def test_a_killed_server_loses_nothing_that_was_acknowledged(tmp_path: Path) -> 
     assert rows == list(range(len(rows)))
 
 
+def test_an_owner_whose_server_is_gone_leaves_what_was_committed_under_which_key(tmp_path: Path) -> None:
+    batch: list[Operation] = [table("/t", "<i8"), Append(name="/t", data=payload([1], "<i8"))]
+
+    async def first(store: HDF5Store) -> None:
+        await store.apply("a.h5", WRITER, batch, create=True, key="once")
+        assert store._owners is not None
+        owned = store._owners.get(str(tmp_path / "a.h5"))
+        assert owned is not None
+        tenure = owned._tenure
+        assert tenure is not None
+        tenure._process.hang_up()  # as the kernel does for a server that dies: without a word
+        await tenure._gone.wait()
+
+    async def second(store: HDF5Store) -> None:
+        again = await store.apply("a.h5", WRITER, batch, key="once")
+        assert again.repeated
+
+    run(tmp_path, first)
+    run(tmp_path, second)
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file["t"][...].tolist() == [1]
+
+
 def test_readers_see_one_commit_never_half_of_two(tmp_path: Path) -> None:
     async def work(store: HDF5Store) -> None:
         zeros = np.zeros((64, 64), "<i4")

@@ -125,6 +125,10 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, tag="checkpoint"):
     target: Target
 
 
+class Release(msgspec.Struct, frozen=True, kw_only=True, tag="release"):
+    """Have an owner let go of its file, and end. One whose server is gone without a word leaves its journal."""
+
+
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
     """The worker has loaded the HDF5 library; which filters it can undo, by number."""
 
@@ -204,7 +208,7 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     message: str
 
 
-Request: TypeAlias = Hello | Describe | Locate | Fetch | Take | Apply | Publish | Checkpoint
+Request: TypeAlias = Hello | Describe | Locate | Fetch | Take | Apply | Publish | Checkpoint | Release
 Reply: TypeAlias = Ready | Described | Located | Fetched | Taken | Applied | Published | Failed
 
 

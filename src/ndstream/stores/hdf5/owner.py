@@ -43,6 +43,7 @@ from ndstream.stores.hdf5.messages import (
     Published,
     Ready,
     Refused,
+    Release,
     Reply,
     Request,
     Spooled,
@@ -421,7 +422,7 @@ def _limits(request: Take) -> Limits:
 
 
 def serve(connection: socket.socket, spool: int) -> None:
-    """Answer requests until the other side closes the connection."""
+    """Answer requests until the file is to be let go of, or the other side is gone."""
     channel = Channel(connection)
     hello = channel.receive()
     if not isinstance(hello, Hello):
@@ -430,11 +431,15 @@ def serve(connection: socket.socket, spool: int) -> None:
     confine(hello, resource.RLIMIT_DATA)
     owner = Owner(hello, spool)
     channel.send(Ready(filters=available_filters()), longest_reply(hello, 0))
-    try:
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         while (request := channel.receive()) is not None:
+            if isinstance(request, Release):
+                owner.close()
+                return
             channel.send(owner.answer(request), longest_reply(request, hello.document))
-    finally:
-        owner.close()
+    # The server died. Its clients will ask what became of their batches: the journal with their keys stays, as after
+    # a crash, and nothing more is written to the file, not even by the library at its end.
+    os._exit(0)
 
 
 def main() -> None:

@@ -123,10 +123,12 @@ class Process(asyncio.BufferedProtocol):
             self.files.popitem(last=False)
         self._send(job.request, self._patience if patience is None else patience)
 
-    def hang_up(self) -> None:
-        """Close the connection: the process ends by itself when it has put its things in order."""
+    def hang_up(self, last: Request | None = None) -> None:
+        """Close the connection, after a `last` word: the process ends by itself when it has put its things in order."""
         self._hung_up = True
         if self._transport is not None:
+            if last is not None:
+                self._transport.write(self._framed(last))
             self._transport.close()
         else:
             self.kill()
@@ -144,12 +146,15 @@ class Process(asyncio.BufferedProtocol):
 
     def _send(self, request: Request, patience: float) -> None:
         assert self._transport is not None
+        self._waiting = patience
+        self._timer = self._loop.call_later(patience, self._expire)
+        self._transport.write(self._framed(request))
+
+    def _framed(self, request: Request) -> bytearray:
         message = bytearray(_HEAD)
         self._encoder.encode_into(request, message, _HEAD)
         message[:_HEAD] = (len(message) - _HEAD).to_bytes(_HEAD, "little")
-        self._waiting = patience
-        self._timer = self._loop.call_later(patience, self._expire)
-        self._transport.write(message)
+        return message
 
     def _expect_head(self) -> None:
         self._in_body = False

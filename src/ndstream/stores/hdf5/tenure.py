@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ndstream.errors import NDStreamError, StorageFailed, WorkerDied
 from ndstream.stores.hdf5.jobs import Answer, Call, Job
-from ndstream.stores.hdf5.messages import Hello, longest_reply
+from ndstream.stores.hdf5.messages import Hello, Release, longest_reply
 from ndstream.stores.hdf5.process import Process
 
 _MODULE = "ndstream.stores.hdf5.owner"
@@ -71,7 +71,7 @@ class Tenure:
     async def aclose(self) -> None:
         """Have the process let go of the file and end; kill it when it does not."""
         self._closing = True
-        self._process.hang_up()
+        self._process.hang_up(Release())
         try:
             async with asyncio.timeout(_GRACE):
                 await self._gone.wait()
