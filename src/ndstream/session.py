@@ -57,6 +57,7 @@ def open(  # noqa: A001 - the name that users of h5py and hdfstream look for
     timeout: float | None = None,
     retries: int | None = None,
     verify: bool | str | None = None,
+    block_cache: int | None = None,
 ) -> Any:
     """Open a directory or a file of a server: of ours, or of any that speaks hdfstream.
 
@@ -73,13 +74,17 @@ def open(  # noqa: A001 - the name that users of h5py and hdfstream look for
     data_size_limit : int, bytes
         Data of datasets up to this size come along with their description.
     mode : str
-        "r"; "r+" to write to a file; "a" to make it when it is not there. Only servers of ours can be written to.
+        "r"; "r+" to write to a file; "a" to make it when it is not there; "x" to make it, and it must not be there.
+        Only servers of ours can be written to.
     timeout : float, optional, seconds
         How long the server may say nothing.
     retries : int, optional
         How often a request is repeated when the connection is lost.
     verify : bool or str, optional
         Whether its certificate is checked; a path names a file of those to trust.
+    block_cache : int, optional, bytes
+        What may be kept of the data that were read, for small reads in the same places; 0 is nothing, as long as the
+        settings do not say otherwise. What is kept is not given before the server said that it is still so.
 
     Returns
     -------
@@ -103,7 +108,7 @@ def open(  # noqa: A001 - the name that users of h5py and hdfstream look for
         name,
         user=user,
         password=password,
-        config=_configured(timeout, retries, verify),
+        config=_configured(timeout, retries, verify, block_cache),
         reopen=reopen,
         mode=mode,
         max_depth=max_depth,
@@ -117,22 +122,25 @@ def aopen(
     user: str | None = None,
     password: str | None = None,
     *,
+    mode: str = "r",
     timeout: float | None = None,
     retries: int | None = None,
     verify: bool | str | None = None,
+    block_cache: int | None = None,
 ) -> Opening:
     """Open a directory or a file of a server of ours, for asynchronous programs.
 
     Parameters
     ----------
-    url, name, user, password, timeout, retries, verify
+    url, name, user, password, mode, timeout, retries, verify, block_cache
         See `open`.
 
     Returns
     -------
     Opening
         Await it, or use it with ``async with``, for an `AsyncDirectory` or `AsyncFile` (`ndstream.client.aio`). One
-        pool of connections is behind all that is reached from it, and any number of tasks may read at once.
+        pool of connections is behind all that is reached from it, and any number of tasks may read and write at once.
+        A task that is cancelled leaves nothing open; whether what it had begun to write is written, others see.
 
     Raises
     ------
@@ -156,7 +164,7 @@ def aopen(
         if error.name is None or error.name.startswith("ndstream"):
             raise
         raise MissingExtra("ndstream.aopen needs the 'aio' extra: pip install 'ndstream[aio]'") from error
-    config = _configured(timeout, retries, verify)
+    config = _configured(timeout, retries, verify, block_cache)
     alias = config.resolve_alias(url, user)
     address = parse_address(alias.url, name)
     if address.native is None:
@@ -165,10 +173,12 @@ def aopen(
         password = password_of(address.base, alias, config)
     credentials = Credentials(alias.user, password)
     connection = AioConnection(address.native, credentials, verify=config.verify, limits=config.limits)
-    return Opening(connection, address.path)
+    return Opening(connection, address.path, mode)
 
 
-def _configured(timeout: float | None, retries: int | None, verify: bool | str | None) -> Config:
+def _configured(
+    timeout: float | None, retries: int | None, verify: bool | str | None, block_cache: int | None
+) -> Config:
     """Settings of this process with what one call says otherwise."""
     config = get_config()
     limits = config.limits
@@ -176,6 +186,8 @@ def _configured(timeout: float | None, retries: int | None, verify: bool | str |
         limits = replace(limits, connect_timeout=min(timeout, limits.connect_timeout), read_timeout=timeout)
     if retries is not None:
         limits = replace(limits, retries=retries)
+    if block_cache is not None:
+        limits = replace(limits, block_cache=block_cache)
     return replace(config, limits=limits, verify=config.verify if verify is None else verify)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import threading
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +14,30 @@ import numpy as np
 import pytest
 
 import ndstream
-from ndstream.errors import Conflict, Exists, Forbidden, InvalidRequest, NotFound
+from ndstream.client.settings import Config
+from ndstream.core.limits import DEFAULT_LIMITS
+from ndstream.errors import Conflict, Exists, Forbidden, InvalidRequest, NotFound, UnsupportedDType
+from ndstream.testing.fixtures import ServerFactory
+
+pytestmark = pytest.mark.keeps_open("the tests share a server")
+
+
+@pytest.fixture(scope="module")
+def served(ndstream_module_server: ServerFactory, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    path = tmp_path_factory.mktemp("served")
+    # What a file needs, and no more: each test has one, and a process that owns it.
+    return ndstream_module_server(path, writable={"/": []}, limits={"workers": 1, "writer_idle": 5}).url, path
 
 
 @pytest.fixture
-def url(ndstream_server: Any, tmp_path: Path) -> str:
-    (tmp_path / "served").mkdir()
-    with h5py.File(tmp_path / "served" / "f.h5", "w") as file:
+def url(served: tuple[str, Path], request: pytest.FixtureRequest) -> str:
+    """A directory of the test alone, with one file."""
+    name = request.node.name
+    (served[1] / name).mkdir()
+    with h5py.File(served[1] / name / "f.h5", "w") as file:
         file.create_dataset("rows", data=np.arange(12.0).reshape(4, 3), maxshape=(None, 3))
         file["g/x"] = np.zeros(5, ">i4")
-    server = ndstream_server(tmp_path / "served", writable={"/": []})
-    found: str = server.url
-    return found
+    return f"{served[0]}/{name}"
 
 
 def plain(url: str, name: str) -> Any:
@@ -100,7 +114,7 @@ def test_a_transaction_is_there_as_a_whole_or_not_at_all(url: str) -> None:
         file.transaction().__enter__()
 
 
-def test_a_file_can_be_made(url: str, tmp_path: Path) -> None:
+def test_a_file_can_be_made(url: str) -> None:
     with pytest.raises(NotFound):
         ndstream.open(url, "new.h5", mode="r+")
     file = ndstream.open(url, "new.h5", mode="a")
@@ -115,25 +129,27 @@ def test_large_payloads_are_spooled(url: str) -> None:
     np.testing.assert_array_equal(plain(url, "big")[...], big)
 
 
-def test_who_may_not_write_is_told(url: str, ndstream_server: Any, tmp_path: Path) -> None:
-    server = ndstream_server(tmp_path / "served")
+def test_who_may_not_write_is_told(url: str, ndstream_server: ServerFactory, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file["x"] = np.zeros(3)
+    server = ndstream_server(tmp_path)
     with pytest.raises(Forbidden):
-        ndstream.open(server.url, "f.h5", mode="r+")["g/x"][0] = 1
+        ndstream.open(server.url, "f.h5", mode="r+")["x"][0] = 1
     with pytest.raises(InvalidRequest):
         ndstream.open(url, "f.h5", mode="w")
 
 
 def test_a_commit_on_a_condition(url: str) -> None:
-    connection = ndstream.open(url, "f.h5").connection
-    first = connection.apply("f.h5", [])
-    connection.apply("f.h5", [], condition=str(first.number))
+    file = ndstream.open(url, "f.h5")
+    first = file.connection.apply(file.file_path, [])
+    file.connection.apply(file.file_path, [], condition=str(first.number))
     with pytest.raises(Conflict):
-        connection.apply("f.h5", [], condition="99")
+        file.connection.apply(file.file_path, [], condition="99")
 
 
 def test_followers_see_commits_in_order(url: str) -> None:
     async def main() -> None:
-        async with ndstream.aopen(url, "f.h5") as file:
+        async with ndstream.aopen(url, "f.h5", mode="r+") as file:
             seen = []
 
             async def watch() -> None:
@@ -157,7 +173,7 @@ def test_followers_see_commits_in_order(url: str) -> None:
 
 def test_appends_of_many_tasks_are_all_there_once(url: str) -> None:
     async def main() -> None:
-        async with ndstream.aopen(url, "f.h5") as file:
+        async with ndstream.aopen(url, "f.h5", mode="r+") as file:
             rows = await file["rows"]
             starts = await asyncio.gather(*[rows.append(np.full((1, 3), 100 + n)) for n in range(60)])
             assert sorted(starts) == list(range(4, 64))
@@ -178,25 +194,247 @@ def test_what_others_appended_is_not_in_the_way_of_who_knows_the_old_shape(url: 
 
 def test_a_dataset_can_be_followed(url: str) -> None:
     rows = ndstream.open(url, "f.h5", mode="r+")["rows"]
-    following = ndstream.open(url, "f.h5")["rows"].follow()
-    found: list[Any] = []
+    with closing(ndstream.open(url, "f.h5")["rows"].follow()) as following:
+        for n in range(5):
+            rows.append(np.full((1, 3), n))
+        found = next(following)
+        while len(found) < 5:
+            found = np.concatenate([found, next(following)])
+        np.testing.assert_array_equal(found[:, 0], range(5))
+        rows.resize(4, axis=0)
+        rows.append([[9, 9, 9]])
+        np.testing.assert_array_equal(next(following), [[9, 9, 9]])
+        del ndstream.open(url, "f.h5", mode="r+")["rows"]
+        with pytest.raises(NotFound, match="rows"):
+            next(following)
 
-    def watch() -> None:
-        for new in following:
-            found.append(new)
-            if sum(map(len, found)) == 5:
-                return
 
-    watching = threading.Thread(target=watch)
-    watching.start()
-    for n in range(5):
-        # Those that are appended before the follower looks are not new to it: go on until it has seen five.
-        rows.append(np.full((1, 3), n))
-    while watching.is_alive() and len(rows) < 1000:
-        rows.append(np.full((1, 3), len(rows)))
-    watching.join(20)
-    following.close()
-    whole = plain(url, "rows")[...]
-    start = next(n for n in range(4, len(whole)) if whole[n, 0] == found[0][0, 0])
-    seen = np.concatenate(found)
-    np.testing.assert_array_equal(seen, whole[start : start + len(seen)])
+def test_modes_are_those_of_h5py_but_for_the_one_that_empties(url: str) -> None:
+    with pytest.raises(InvalidRequest, match="'x' makes a new one"):
+        ndstream.open(url, "f.h5", mode="w")
+    with pytest.raises(InvalidRequest, match="not 'rw'"):
+        ndstream.open(url, "f.h5", mode="rw")
+    with pytest.raises(InvalidRequest, match="directory"):
+        ndstream.open(url, mode="a")
+    with pytest.raises(Exists):
+        ndstream.open(url, "f.h5", mode="x")
+    with ndstream.open(url, "made.h5", mode="x") as file:
+        assert (file.mode, list(file)) == ("r+", [])
+        file.flush()
+    with pytest.raises(Exists):
+        ndstream.open(url, "made.h5", mode="w-")
+    with pytest.raises(InvalidRequest, match="opens for writing"):
+        ndstream.open(url).File("f.h5", "r+")
+
+
+def test_attributes_are_made_and_changed_as_with_h5py(url: str) -> None:
+    dataset = ndstream.open(url, "f.h5", mode="r+")["rows"]
+    dataset.attrs.update({"a": 1, "b": "text"}, c=[1.5, 2])
+    dataset.attrs.create("d", [1, 2, 3, 4], shape=(2, 2), dtype="<i2")
+    dataset.attrs.modify("a", 2.9)
+    dataset.attrs.modify("new", b"x")
+    dataset.attrs["null"] = ndstream.Empty("<f4")
+    found = plain(url, "rows").attrs
+    assert (found["a"], found["b"], found["c"].tolist(), found["new"]) == (2, "text", [1.5, 2], b"x")
+    assert (found["d"].dtype, found["d"].tolist()) == (np.dtype("<i2"), [[1, 2], [3, 4]])
+    assert found["null"].shape is None
+    with pytest.raises(InvalidRequest):
+        dataset.attrs.create("e", [1, 2, 3], shape=(2, 2))
+    with pytest.raises(UnsupportedDType, match="path"):
+        dataset.attrs["reference"] = np.array([h5py.Reference()], h5py.ref_dtype)
+
+
+def test_what_is_made_like_something_is_like_it(url: str) -> None:
+    file = ndstream.open(url, "f.h5", mode="r+")
+    first = file.create_dataset("a", (10, 4), ">f4", maxshape=(None, 4), chunks=(5, 2), compression=32008, shuffle=True)
+    again = file.create_dataset_like("b", first)
+    for dataset in (again, plain(url, "b")):
+        assert (dataset.dtype, dataset.shape, dataset.maxshape, dataset.chunks) == (
+            first.dtype, (10, 4), (None, 4), (5, 2),
+        )  # fmt: skip
+        assert dataset.described.filters == first.described.filters
+    file["second"] = first
+    again.write_direct(np.ones((2, 8), ">f4"), np.s_[:, :4], np.s_[3:5])
+    assert (plain(url, "b")[3:5] == 1).all()
+    assert plain(url, "second") == plain(url, "a")
+    other = ndstream.open(url, "other.h5", mode="a")
+    with pytest.raises(InvalidRequest, match=r"other\.h5"):
+        other["x"] = first
+
+
+def test_every_form_of_index_is_written_and_broadcast_as_numpy_does(url: str) -> None:
+    dataset = ndstream.open(url, "f.h5", mode="r+")["rows"]
+    expected = np.arange(12.0).reshape(4, 3)
+    keys: list[Any] = [np.s_[1], np.s_[::2, -1], np.s_[[3, 0], 1:], np.s_[..., [2, 0, 0]], np.s_[::-1], expected > 5]
+    for key in keys:
+        for value in (np.arange(expected[key].size).reshape(expected[key].shape) + 0.5, -1.0):
+            dataset[key] = expected[key] = value
+            np.testing.assert_array_equal(dataset[...], expected)
+
+
+def awaited(url: str, name: str, use: Callable[[Any], Awaitable[None]], mode: str = "r+") -> None:
+    async def main() -> None:
+        async with ndstream.aopen(url, name, mode=mode) as file:
+            await use(file)
+
+    asyncio.run(main())
+
+
+def test_asynchronous_programs_have_the_same_words(url: str) -> None:
+    async def use(file: Any) -> None:
+        root = await file.root()
+        made = await root.create_dataset("new/deep", (3, 4), "<i2", chunks=(1, 4), compression="gzip")
+        await made.write(np.s_[1], 7)
+        assert (await made[1]).tolist() == [7] * 4
+        await file.set("texts", ["one", "zwei ü"])
+        await root.set("soft", ndstream.SoftLink("/g/x"))
+        await root.set("second", made)
+        await root.move("rows", "a/rows")
+        await root.copy("g", "a/copy")
+        # What was done through the group is known to it without asking again.
+        assert list(root) == ["a", "g", "new", "second", "soft"]
+        await root.refresh()
+        assert list(root) == ["a", "g", "new", "second", "soft", "texts"]
+        await root.delete("g")
+        assert list(root) == ["a", "new", "second", "soft", "texts"]
+        assert (await (await root["a/copy/x"])[...]).tolist() == [0] * 5
+        group = await file.require_group("a/b")
+        assert [*await file["a"]] == ["b", "copy", "rows"]
+        with pytest.raises(Exists):
+            await file.create_group("a/b")
+        await group.attrs.update({"unit": "mm"}, n=1)
+        await made.attrs.update(a=1.5, b=[1, 2])
+        await made.attrs.modify("a", 3)
+        await made.attrs.create("c", [1, 2, 3, 4], (2, 2), "<i8")
+        await made.attrs.delete("b")
+        for each in (made, await file["new/deep"]):
+            assert {name: np.asarray(value).tolist() for name, value in each.attrs.items()} == {
+                "a": 3.0, "c": [[1, 2], [3, 4]],
+            }  # fmt: skip
+        assert dict((await file["a/b"]).attrs) == dict(group.attrs) == {"unit": "mm", "n": 1}
+        like = await file.create_dataset_like("like", made)
+        assert (like.chunks, like.compression, like.shape) == ((1, 4), "gzip", (3, 4))
+        assert (await file.require_dataset("like", (3, 4), "<i2")).shape == (3, 4)
+        assert (await file.require_dataset("made", (2,), "f4")).shape == (2,)
+        with pytest.raises(TypeError):
+            await file.require_dataset("like", (4, 4), "<i2")
+        rows = await file["a/rows"]
+        await rows.insert(0, [[9, 9, 9]])
+        await rows.resize(2, axis=0)
+        assert (await rows[...]).tolist() == [[9, 9, 9], [0, 1, 2]]
+        with pytest.raises(NotFound):
+            await file.delete("g")
+
+    awaited(url, "f.h5", use)
+
+
+def test_a_transaction_belongs_to_the_task_that_began_it(url: str) -> None:
+    async def use(file: Any) -> None:
+        x, rows = await file["g/x"], await file["rows"]
+        inside, outside = asyncio.Event(), asyncio.Event()
+        late: list[asyncio.Task[Any]] = []
+
+        async def batch() -> None:
+            async with file.transaction():
+                assert await file.create_dataset("y", data=[1, 2]) is None
+                await asyncio.gather(x.write(0, 5), x.write(1, 6))
+                inside.set()
+                await outside.wait()
+                with pytest.raises(InvalidRequest, match="under way"):
+                    await file.transaction().__aenter__()
+                late.append(asyncio.create_task(never.wait()))
+                assert (await x[...]).tolist() == [0] * 5
+
+        never = asyncio.Event()
+        task = asyncio.create_task(batch())
+        await inside.wait()
+        assert await rows.append([1, 1, 1]) == 4
+        outside.set()
+        await task
+        assert (await x[...]).tolist() == [5, 6, 0, 0, 0]
+        assert (await (await file["y"])[...]).tolist() == [1, 2]
+        never.set()
+        await asyncio.gather(*late)
+
+        for error in (ZeroDivisionError, asyncio.CancelledError):
+            with pytest.raises(error):
+                async with file.transaction():
+                    await x.write(0, 99)
+                    left = asyncio.create_task(x.write(1, 99))
+                    raise error
+            with pytest.raises(InvalidRequest, match="has ended"):
+                await left
+        assert (await x[...]).tolist() == [5, 6, 0, 0, 0]
+
+    awaited(url, "f.h5", use)
+
+
+def test_asynchronous_programs_open_with_a_mode(url: str) -> None:
+    async def refused(file: Any) -> None:
+        with pytest.raises(Forbidden, match=r"f\.h5.*opened to be read"):
+            await (await file["rows"]).append([1, 2, 3])
+        with pytest.raises(Forbidden):
+            await file.transaction().__aenter__()
+
+    async def made(file: Any) -> None:
+        assert list(await file.root()) == []
+
+    awaited(url, "f.h5", refused, "r")
+    awaited(url, "new.h5", made, "x")
+    for name, mode, error in [
+        ("new.h5", "w-", Exists),
+        ("absent.h5", "r+", NotFound),
+        ("f.h5", "w", InvalidRequest),
+        ("/", "a", InvalidRequest),
+    ]:
+        with pytest.raises(error):
+            awaited(url, name, made, mode)
+
+
+def test_a_dataset_can_be_followed_by_a_task_that_is_cancelled(url: str) -> None:
+    async def use(file: Any) -> None:
+        rows = await file["rows"]
+        found: list[Any] = []
+        seen = asyncio.Condition()
+
+        async def watch() -> None:
+            async for new in (await file["rows"]).follow():
+                async with seen:
+                    found.extend(new[:, 0])
+                    seen.notify()
+
+        watching = asyncio.create_task(watch())
+        number = 0
+        async with asyncio.timeout(60):
+            # What is there before the follower looks is not new to it.
+            while not found:
+                await rows.append(np.full(3, number))
+                number += 1
+            async with seen:
+                await seen.wait_for(lambda: found[-1] == number - 1)
+        assert found == list(range(int(found[0]), number))
+        watching.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await watching
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert await rows.append([1, 2, 3]) == 4 + number
+
+    awaited(url, "f.h5", use)
+
+
+def test_following_goes_on_when_the_server_was_started_again(ndstream_server: ServerFactory, tmp_path: Path) -> None:
+    ndstream.set_config(Config(limits=replace(DEFAULT_LIMITS, connect_timeout=60)))
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file.create_dataset("rows", data=np.arange(4.0), maxshape=(None,))
+    server = ndstream_server(tmp_path, writable={"/": []})
+    with closing(ndstream.open(server.url, "f.h5")["rows"].follow()) as following:
+        ndstream.open(server.url, "f.h5", mode="r+")["rows"].append([1])
+        assert next(following).tolist() == [1]
+        ndstream.open(server.url, "f.h5", mode="r+")["rows"].append([2])
+        server.stop()
+        server = ndstream_server(tmp_path, writable={"/": []}, port=server.port)
+        ndstream.open(server.url, "f.h5", mode="r+")["rows"].append([3, 4])
+        found = next(following).tolist()
+        while len(found) < 3:
+            found += next(following).tolist()
+        assert found == [2, 3, 4]

@@ -25,7 +25,7 @@ def demo(
     h5py reads from the files themselves.
     """
     with needs("server", "ndstream demo"):
-        from ndstream.cli.walk import data, stage, steps
+        from ndstream.cli.walk import data, stage, steps, writing
         from ndstream.testing.server import LocalServer
 
     # Being asked to end is not a failure, and what was made is tidied away in any case.
@@ -37,8 +37,13 @@ def demo(
         typer.echo("Making sample data of four fields ...")
         for path in data.make_samples(samples):
             typer.echo(f"  {path.relative_to(samples)}  {path.stat().st_size / 1e6:.0f} MB")
-        with LocalServer(samples, "--port", str(port), "--log-level", "warning") as running:
-            typer.echo(f"$ ndstream serve {samples}\nndstream: serving at {running.url}")
+        (samples / Path(writing.FILE).parent).mkdir()
+        config = Path(directory, "server.toml")
+        config.write_text(f'[writable]\n"/{Path(writing.FILE).parent}" = []\n')
+        typer.echo(f"$ cat {config}\n{config.read_text()}$ ndstream serve --config {config} {samples}")
+        settings = ("--config", config, "--port", str(port), "--log-level", "warning")
+        with LocalServer(samples, *settings) as running:
+            typer.echo(f"ndstream: serving at {running.url}")
             shown = stage.Stage(running.url, samples, scratch)
             for title, step in steps.STEPS:
                 shown.chapter(title)

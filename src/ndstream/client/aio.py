@@ -1,15 +1,16 @@
 """Remote files for asynchronous programs: what `ndstream.open` gives, with ``await`` wherever a server is asked.
 
->>> async with ndstream.aopen("http://127.0.0.1:8000", "run/scan.h5") as file:  # doctest: +SKIP
+>>> async with ndstream.aopen("http://127.0.0.1:8000", "run/scan.h5", mode="r+") as file:  # doctest: +SKIP
 ...     frames = await file["entry/frames"]
 ...     first = await frames[0]
+...     await frames.append(first)
 """
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import AsyncIterator, Generator, Sequence
-from functools import cached_property
+from contextlib import AbstractAsyncContextManager, suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeAlias
 
@@ -20,162 +21,40 @@ from numpy.typing import DTypeLike, NDArray
 from ndstream.client import changes
 from ndstream.client.address import normalise
 from ndstream.client.aio_connection import AioConnection
-from ndstream.client.attributes import RemoteAttributes
+from ndstream.client.aio_dataset import AsyncAttributes, AsyncDataset
+from ndstream.client.aio_writer import AsyncWriter
 from ndstream.client.datatypes import RemoteDatatype
 from ndstream.client.described import DescribedDataset
-from ndstream.client.empty import Empty
-from ndstream.client.values import taken
+from ndstream.client.opening import new_file
+from ndstream.client.writable import NEW, check_mode, must_make
 from ndstream.core import model
-from ndstream.core.limits import MiB
-from ndstream.core.operations import Event, Operation, Outcome
+from ndstream.core.operations import (
+    Copy,
+    CreateDataset,
+    CreateGroup,
+    Delete,
+    DeleteAttributes,
+    Event,
+    Move,
+    Operation,
+    Outcome,
+    SetAttributes,
+)
 from ndstream.core.selection import select
-from ndstream.errors import InvalidRequest, InvalidSelection, NotFound, UnsupportedMediaType, by_code
+from ndstream.errors import NotFound, UnsupportedMediaType, by_code
 
-_ITERATED = 1 * MiB
 _INLINE = 64 * 1024
 
 
-class AsyncDataset(DescribedDataset):
-    """A dataset on a server: shape, type and attributes are here, data are awaited: ``await dataset[10:20]``."""
+class _Members:
+    """A place in a file: objects below it are looked up, made, moved and deleted."""
 
-    def __init__(self, connection: AioConnection, file_path: str, name: str, described: model.Dataset) -> None:
-        super().__init__(name, described)
+    name: str
+
+    def __init__(self, connection: AioConnection, file_path: str, writer: AsyncWriter) -> None:
         self.connection = connection
         self.file_path = file_path
-
-    def __getitem__(self, key: Any) -> Read:
-        """Read a part of the data when awaited; indices as those of `ndstream.client.datasets.RemoteDataset`.
-
-        Raises
-        ------
-        InvalidSelection, OutOfBounds
-            When awaited; nothing is requested then.
-        """
-        return Read(self, key)
-
-    async def read(self, key: Any = ..., dtype: DTypeLike | None = None, *, out: NDArray[Any] | None = None) -> Any:
-        """Read a part of the data.
-
-        Parameters
-        ----------
-        key
-            Integers, slices, one Ellipsis, integer lists or arrays, masks.
-        dtype : optional
-            Type that the elements are converted to.
-        out : ndarray, C-contiguous, optional
-            Where the result goes; much faster than a new array. Elements are converted to its type.
-
-        Returns
-        -------
-        ndarray, or a scalar when every axis is an integer
-
-        Raises
-        ------
-        InvalidSelection, OutOfBounds, InvalidRequest
-        NDStreamError
-        """
-        if self.shape is None:
-            if key is Ellipsis or key == ():
-                return Empty(self.dtype)
-            raise InvalidSelection(f"{self.name}: a null dataspace has no elements to select")
-        selection = select(key, self.shape)
-        wanted = np.dtype(dtype) if dtype is not None else self.dtype
-        shape = selection.shape + wanted.shape
-        if out is None:
-            result: NDArray[Any] = np.empty(shape, wanted.base)
-        elif out.shape != shape or not out.flags.c_contiguous:
-            raise InvalidRequest(f"{self.name}: the destination must be C-contiguous and of shape {shape}")
-        else:
-            result = out
-        if self.data is not None:
-            result[...] = taken(selection, self.data)
-        else:
-            await self.connection.read(self.file_path, self.name, selection, result, self._described)
-        return result if result.ndim or out is not None or (self.shape == () and key is Ellipsis) else result[()]
-
-    async def write(self, key: Any, value: Any) -> None:
-        """Write a part of the data, durably; the value is broadcast, numbers are converted as h5py does.
-
-        Raises
-        ------
-        Forbidden, Conflict, InvalidSelection, OutOfBounds, UnsupportedDType
-        """
-        await self._change(changes.write(self, key, value))
-
-    async def append(self, value: Any, axis: int = 0, key: str | None = None) -> int | None:
-        """Make the dataset longer, atomically and durably; see `WritableDataset.append`.
-
-        Returns
-        -------
-        int or None
-            Index along `axis` where it landed.
-        """
-        return (await self._change(changes.append(self, value, axis, key))).start
-
-    async def resize(self, size: int | tuple[int, ...], axis: int | None = None) -> None:
-        """Give the dataset another shape, or another length along one axis."""
-        await self._change(changes.resize(self, size, axis))
-
-    async def _change(self, operation: Operation) -> Outcome:
-        (outcome,) = (await self.connection.apply(self.file_path, [operation])).outcomes
-        if outcome.shape is not None and outcome.shape != self.shape:
-            self.shape = outcome.shape
-        self._described = msgspec.structs.replace(self._described, shape=self.shape, data=None)
-        self.__dict__.pop("data", None)
-        return outcome
-
-    async def refresh(self) -> None:
-        """Look shape and attributes up again."""
-        found = await self.connection.describe(self.file_path, self.name)
-        if not isinstance(found, model.Dataset):
-            raise NotFound(f"{self.name} is no dataset any more")
-        for name in ("dtype", "data", "attrs"):
-            self.__dict__.pop(name, None)
-        DescribedDataset.__init__(self, self.name, found)
-
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        """Rows of the first axis."""
-        if not self.shape:
-            raise InvalidRequest(f"{self.name}: a scalar has no rows")
-        step = max(1, _ITERATED // max(1, self.nbytes // max(1, self.shape[0])))
-        for start in range(0, self.shape[0], step):
-            for row in await self.read(slice(start, start + step)):
-                yield row
-
-    def __repr__(self) -> str:
-        return f"<async dataset {self.name}: shape {self.shape}, type {self.dtype}>"
-
-
-class Read:
-    """A read that happens when it is awaited."""
-
-    def __init__(self, dataset: AsyncDataset, key: Any) -> None:
-        self._dataset = dataset
-        self._key = key
-
-    def __await__(self) -> Generator[Any, None, Any]:
-        return self._dataset.read(self._key).__await__()
-
-
-class AsyncGroup:
-    """A group on a server: its names and attributes are here, members are awaited: ``await group["a/b"]``."""
-
-    kind = "group"
-
-    def __init__(self, connection: AioConnection, file_path: str, name: str, described: model.Group) -> None:
-        self.connection = connection
-        self.file_path = file_path
-        self.name = name
-        self.described = described
-
-    @cached_property
-    def attrs(self) -> RemoteAttributes:
-        """Attributes."""
-        return RemoteAttributes(self.described.attributes, self.name)
-
-    def keys(self) -> list[str]:
-        """Names of the members, in order."""
-        return list(self.described.members)
+        self._writer = writer
 
     async def __getitem__(self, name: str) -> AsyncObject:
         """Group, dataset or committed type at a path, relative or absolute; soft links are followed.
@@ -186,9 +65,156 @@ class AsyncGroup:
             There is no such object, also KeyError.
         NDStreamError
         """
-        absolute = posixpath.normpath(posixpath.join(self.name, name))
+        absolute = changes.below(self.name, name)
         found = await self.connection.describe(self.file_path, absolute, data=_INLINE)
-        return _made(self.connection, self.file_path, absolute, found)
+        return _made(self.connection, self.file_path, absolute, found, self._writer)
+
+    async def create_group(self, name: str) -> AsyncGroup:
+        """Make a group, and those on the way that are missing.
+
+        Returns
+        -------
+        AsyncGroup or None
+            None in a transaction: it is not there yet.
+
+        Raises
+        ------
+        Exists, Forbidden
+        """
+        made: AsyncGroup = await self._make(CreateGroup(name=self._below(name)))
+        return made
+
+    async def require_group(self, name: str) -> AsyncGroup:
+        """Group of this name; it is made when it is not there."""
+        made: AsyncGroup = await self._make(CreateGroup(name=self._below(name), exist_ok=True))
+        return made
+
+    async def create_dataset(
+        self,
+        name: str,
+        shape: int | tuple[int, ...] | None = None,
+        dtype: DTypeLike | None = None,
+        data: Any = None,
+        **options: Any,
+    ) -> AsyncDataset:
+        """Make a dataset; parameters as those of `ndstream.client.writable.WritableGroup.create_dataset`.
+
+        Returns
+        -------
+        AsyncDataset or None
+            None in a transaction: it is not there yet.
+
+        Raises
+        ------
+        Exists, InvalidRequest, UnsupportedDType, UnsupportedFilter, Forbidden
+        """
+        options = {"shape": shape, "dtype": dtype, "data": data, **options}
+        made: AsyncDataset = await self._make(changes.create_dataset(self._below(name), **options))
+        return made
+
+    async def require_dataset(
+        self, name: str, shape: int | tuple[int, ...], dtype: DTypeLike, exact: bool = False, **options: Any
+    ) -> AsyncDataset:
+        """Dataset of this name, which is made when it is not there.
+
+        Raises
+        ------
+        UnsupportedDType
+            There is one of another shape or, with `exact`, type; without, of a type that this one does not go into.
+        """
+        try:
+            found: Any = await self[name]
+        except NotFound:
+            return await self.create_dataset(name, shape, dtype, **options)
+        changes.check_required(found, self._below(name), shape, dtype, exact=exact)
+        made: AsyncDataset = found
+        return made
+
+    async def create_dataset_like(self, name: str, other: DescribedDataset) -> AsyncDataset:
+        """Make a dataset of the type, shape and storage of another one, without its data.
+
+        Raises
+        ------
+        Exists, Forbidden
+        """
+        made: AsyncDataset = await self._make(changes.like(other.described, self._below(name)))
+        return made
+
+    async def set(self, name: str, value: Any) -> None:
+        """Make a member: a link of a `SoftLink`, a second name of an object of this file, a dataset of anything else.
+
+        Raises
+        ------
+        Exists, Forbidden, InvalidRequest, UnsupportedDType
+        """
+        await self._change(changes.member(self._below(name), value, self.file_path))
+
+    async def delete(self, name: str) -> None:
+        """Remove a link; the object goes with its last one.
+
+        Raises
+        ------
+        NotFound, Forbidden
+        """
+        await self._change(Delete(name=self._below(name)))
+
+    async def move(self, source: str, dest: str) -> None:
+        """Give a member another name.
+
+        Raises
+        ------
+        NotFound, Exists, Forbidden
+        """
+        await self._change(Move(name=self._below(source), target=self._below(dest)))
+
+    async def copy(self, source: Any, dest: str) -> None:
+        """Copy a member, or another object of this file, to a path of it.
+
+        Raises
+        ------
+        NotFound, Exists, Forbidden
+        InvalidRequest
+            The object is of another file.
+        """
+        path = self._below(source) if isinstance(source, str) else changes.inside(source, self.file_path)
+        await self._change(Copy(name=path, target=self._below(dest)))
+
+    def _below(self, name: str) -> str:
+        return changes.below(self.name, name)
+
+    async def _make(self, operation: CreateGroup | CreateDataset) -> Any:
+        return None if await self._change(operation) is None else await self[operation.name]
+
+    async def _change(self, operation: Operation) -> Outcome | None:
+        return await self._writer.do(operation, partial(self._told, operation))
+
+    def _told(self, operation: Operation, outcome: Outcome) -> None:
+        """Learn what came of an operation."""
+
+
+class AsyncGroup(_Members):
+    """A group on a server: its names and attributes are here, members are awaited: ``await group["a/b"]``.
+
+    Names and attributes are as they were looked up, with what was done through this very object; see `refresh`.
+    """
+
+    kind = "group"
+
+    def __init__(
+        self, connection: AioConnection, file_path: str, name: str, described: model.Group, writer: AsyncWriter
+    ) -> None:
+        super().__init__(connection, file_path, writer)
+        self.name = name
+        self.described = described
+
+    @property
+    def attrs(self) -> AsyncAttributes:
+        """Attributes."""
+        return AsyncAttributes(self.described.attributes, self.name, self._change)
+
+    def keys(self) -> list[str]:
+        """Names of the members, in order."""
+        return list(self.described.members)
 
     async def values(self) -> AsyncIterator[AsyncObject]:
         """Objects, in order."""
@@ -199,6 +225,19 @@ class AsyncGroup:
         """Names and objects, in order."""
         for name in self.described.members:
             yield name, await self[name]
+
+    async def refresh(self) -> None:
+        """Look names and attributes up again.
+
+        Raises
+        ------
+        NotFound
+            There is no such group any more.
+        """
+        found = await self.connection.describe(self.file_path, self.name)
+        if not isinstance(found, model.Group):
+            raise NotFound(f"{self.name} is no group any more")
+        self.described = found
 
     def __contains__(self, name: object) -> bool:
         return name in self.described.members
@@ -212,17 +251,27 @@ class AsyncGroup:
     def __repr__(self) -> str:
         return f"<async group {self.name}: {len(self)} members>"
 
+    def _told(self, operation: Operation, outcome: Outcome) -> None:
+        known = self.described
+        if isinstance(operation, SetAttributes | DeleteAttributes):
+            attributes = changes.attributes_after(known.attributes, operation)
+            self.described = msgspec.structs.replace(known, attributes=attributes)
+        else:
+            members = changes.members_after(known.members, self.name, operation)
+            self.described = msgspec.structs.replace(known, members=members)
+
 
 AsyncObject: TypeAlias = AsyncGroup | AsyncDataset | RemoteDatatype
 
 
-class AsyncFile:
+class AsyncFile(_Members):
     """An HDF5 file on a server."""
 
-    def __init__(self, connection: AioConnection, described: model.File, path: str) -> None:
-        self.connection = connection
+    name = "/"
+
+    def __init__(self, connection: AioConnection, described: model.File, path: str, *, writable: bool = False) -> None:
+        super().__init__(connection, path, AsyncWriter(connection, path, writable=writable))
         self.described = described
-        self.file_path = path
 
     async def root(self) -> AsyncGroup:
         """Look up the root group.
@@ -240,9 +289,22 @@ class AsyncFile:
         """Object at a path, see `AsyncGroup`; ``"/"`` is the root group."""
         if not self.described.is_hdf5:
             raise UnsupportedMediaType(f"/{self.file_path} is {self.described.media_type}, not HDF5")
-        absolute = posixpath.normpath(posixpath.join("/", name))
-        found = await self.connection.describe(self.file_path, absolute, data=_INLINE)
-        return _made(self.connection, self.file_path, absolute, found)
+        return await super().__getitem__(name)
+
+    def transaction(self) -> AbstractAsyncContextManager[None]:
+        """Carry out what is done in an ``async with`` block together when it ends, or not at all when it raises.
+
+        It belongs to the task that begins it, and to those that this task begins inside.
+
+        Raises
+        ------
+        InvalidRequest
+            This task is in a transaction of this file already.
+        Forbidden
+        NDStreamError
+            At the end: nothing was done.
+        """
+        return self._writer.transaction()
 
     async def read_many(self, wanted: Sequence[tuple[AsyncDataset, Any]]) -> list[NDArray[Any]]:
         """Read selections of several datasets of this file in one request.
@@ -308,12 +370,12 @@ def entry_object(
     return AsyncFile(connection, found, path)
 
 
-def _made(connection: AioConnection, file_path: str, name: str, node: model.Node) -> AsyncObject:
+def _made(connection: AioConnection, file_path: str, name: str, node: model.Node, writer: AsyncWriter) -> AsyncObject:
     match node:
         case model.Group():
-            return AsyncGroup(connection, file_path, name, node)
+            return AsyncGroup(connection, file_path, name, node, writer)
         case model.Dataset():
-            return AsyncDataset(connection, file_path, name, node)
+            return AsyncDataset(connection, file_path, name, node, writer)
         case model.NamedType():
             return RemoteDatatype(name, node)
         case model.Unreadable(problem=problem, code=code):
@@ -325,9 +387,10 @@ def _made(connection: AioConnection, file_path: str, name: str, node: model.Node
 class Opening:
     """What `ndstream.aopen` gives: await it, or use it with ``async with``, which closes the connections at the end."""
 
-    def __init__(self, connection: AioConnection, path: str) -> None:
+    def __init__(self, connection: AioConnection, path: str, mode: str = "r") -> None:
         self._connection = connection
         self._path = path
+        self._mode = mode
 
     def __await__(self) -> Generator[Any, None, Any]:
         return self._open().__await__()
@@ -342,7 +405,23 @@ class Opening:
 
     async def _open(self) -> AsyncDirectory | AsyncFile:
         try:
-            return entry_object(self._connection, await self._connection.lookup(self._path), self._path)
+            if self._mode == "r":
+                return entry_object(self._connection, await self._connection.lookup(self._path), self._path)
+            return await self._writable()
         except BaseException:
             await self._connection.aclose()
             raise
+
+    async def _writable(self) -> AsyncFile:
+        check_mode(self._mode)
+        connection, path = self._connection, self._path
+        place = f"{connection.server}: /{path}"
+        found: model.Directory | model.File | None = None
+        with suppress(NotFound):
+            found = await connection.lookup(path)
+        if must_make(found, place, self._mode):
+            with new_file(place):
+                await connection.apply(path, [], create=True, condition=None if self._mode == "a" else NEW)
+            found = await connection.lookup(path)
+        assert isinstance(found, model.File)
+        return AsyncFile(connection, found, path, writable=True)

@@ -15,12 +15,19 @@ from ndstream.client.empty import Empty
 from ndstream.client.links import ExternalLink, HardLink, SoftLink
 from ndstream.core.dtypes import DType, String, from_numpy, is_fixed, to_numpy
 from ndstream.core.elements import flatten
-from ndstream.core.model import Dataset, Filter
+from ndstream.core.model import Attribute, Dataset, Filter, Node
+from ndstream.core.model import HardLink as HardLinked
 from ndstream.core.operations import (
     Append,
+    Copy,
     CreateDataset,
+    CreateGroup,
+    Delete,
+    DeleteAttributes,
     Insert,
     Link,
+    Move,
+    Operation,
     Payload,
     Resize,
     SetAttributes,
@@ -303,6 +310,61 @@ def create_attribute(
     if shape is not None and payload.shape is not None and shape != payload.shape:
         payload = _reshaped(f"attribute {name!r}", payload, shape)
     return SetAttributes(name=owner, values={name: payload})
+
+
+def modify_attribute(owner: str, name: str, known: Attribute | None, value: Any) -> SetAttributes:
+    """Change the value of an attribute and keep the shape and type that it is known to have.
+
+    Raises
+    ------
+    InvalidRequest, UnsupportedDType
+        The value is not of that shape or type.
+    """
+    if known is None or known.dtype is None or known.shape is None:
+        return set_attributes(owner, {name: value})
+    return create_attribute(owner, name, value, known.shape, to_numpy(known.dtype))
+
+
+def attributes_after(
+    known: Mapping[str, Attribute], operation: SetAttributes | DeleteAttributes
+) -> dict[str, Attribute]:
+    """Attributes of an object after an operation on it."""
+    match operation:
+        case SetAttributes(values=values):
+            made = {name: _attribute(payload) for name, payload in values.items()}
+            return dict(sorted({**known, **made}.items()))
+        case _:
+            return {name: each for name, each in known.items() if name not in operation.names}
+
+
+def _attribute(payload: Payload) -> Attribute:
+    data = payload.data
+    value = None if payload.shape is None else data if isinstance(data, list) else bytes(data)
+    return Attribute(dtype=payload.dtype, shape=payload.shape, value=value)
+
+
+def members_after(known: Mapping[str, Node], group: str, operation: Operation) -> dict[str, Node]:
+    """Members of a group after an operation on its file; what is new in it is not described."""
+    members = dict(known)
+    match operation:
+        case Delete(name=name) | Move(name=name) if posixpath.dirname(name) == group:
+            members.pop(posixpath.basename(name), None)
+        case _:
+            pass
+    match operation:
+        case (
+            Move(target=name) | Copy(target=name) | CreateGroup(name=name) | CreateDataset(name=name) | Link(name=name)
+        ):
+            first, _, _ = posixpath.relpath(name, group).partition("/")
+            if first not in (".", ".."):
+                members.setdefault(first, HardLinked())
+        case _:
+            pass
+    return dict(sorted(members.items(), key=_name))
+
+
+def _name(item: tuple[str, Node]) -> bytes:
+    return item[0].encode("utf-8", "surrogateescape")
 
 
 def like(described: Dataset, name: str) -> CreateDataset:

@@ -14,6 +14,7 @@ from ndstream.client import display
 from ndstream.client.connection import Connection
 from ndstream.client.described import DescribedDataset
 from ndstream.client.empty import Empty
+from ndstream.client.following import new_rows
 from ndstream.client.gathering import gather
 from ndstream.client.values import array_of, taken
 from ndstream.client.views import CastView, FieldsView, TextView
@@ -194,7 +195,7 @@ class RemoteDataset(DescribedDataset):
         return dest
 
     def follow(self) -> Iterator[NDArray[Any]]:
-        """Iterate over what is appended along the first axis, from now on: one array of new rows at a time.
+        """Iterate over what is appended along the first axis, from this call on: one array of new rows at a time.
 
         Waits for the next one without polling. Close the iterator to stop.
 
@@ -207,15 +208,13 @@ class RemoteDataset(DescribedDataset):
         NDStreamError
         """
         self.len()
-        for start, shape in self.connection.growth(self.file_path, self.name):
-            yield self._rows(start, shape)
+        return self._grown(self.connection.growth(self.file_path, self.name))
 
-    def _rows(self, start: int, shape: tuple[int, ...]) -> NDArray[Any]:
-        """Read rows that may be behind the end that is known here."""
-        selection = select(slice(start, None), shape)
-        result: NDArray[Any] = np.empty(selection.shape + self.dtype.shape, self.dtype.base)
-        self.connection.read(self.file_path, self.name, selection, result)
-        return result
+    def _grown(self, growth: Iterator[tuple[int, tuple[int, ...]]]) -> Iterator[NDArray[Any]]:
+        for start, shape in growth:
+            selection, rows = new_rows(start, shape, self.dtype)
+            self.connection.read(self.file_path, self.name, selection, rows)
+            yield rows
 
     def iter_chunks(self, sel: Any = None) -> Iterator[tuple[slice, ...]]:
         """Go over the chunks that a selection of slices touches, as slices clipped to it, in C order.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 
 class Empty:
@@ -22,8 +23,8 @@ class Empty:
     shape = None
     size = None
 
-    def __init__(self, dtype: np.dtype[Any]) -> None:
-        self.dtype = dtype
+    def __init__(self, dtype: DTypeLike) -> None:
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
 
     def __eq__(self, other: object) -> bool:
         dtype = getattr(other, "dtype", None)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ndstream.core.model import Dataset, Node
 from ndstream.core.operations import Event
+from ndstream.core.selection import Selection, select
 from ndstream.errors import ConnectFailed, ConnectionLost, NDStreamError, NotFound, TimedOut
 from ndstream.protocols.native.codec import decode_events
 from ndstream.protocols.native.flows import NativeFlows
@@ -18,6 +23,12 @@ LOSSES = (ConnectionLost, ConnectFailed, TimedOut)
 """Errors after which events can be taken up again, see `Commits.lost`."""
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 1.0
+
+
+def new_rows(start: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[Selection, NDArray[Any]]:
+    """Selection of the rows from `start` on of a dataset that has a shape now, and an array for them."""
+    selection = select(slice(start, None), shape)
+    return selection, np.empty(selection.shape + dtype.shape, dtype.base)
 
 
 class Commits:

@@ -170,12 +170,14 @@ class NativeConnection(Connection):
             try:
                 with self._http.begin(commits.begin) as exchange:
                     while True:
-                        yield from commits.take(exchange.read_some(PIECE))
+                        yield from commits.take(exchange.read_now(PIECE))
             except LOSSES as error:
                 time.sleep(commits.lost(error))
 
     def growth(self, path: str, name: str) -> Iterator[tuple[int, tuple[int, ...]]]:
         """Follow what is appended to a dataset along its first axis: where it starts, and the shape there is now.
+
+        What is there when this returns is not among it; what comes after that is.
 
         Raises
         ------
@@ -185,7 +187,10 @@ class NativeConnection(Connection):
             See `follow`.
         """
         growth = Growth(self._flows, path, name)
-        for event in self.follow(path, self._http.run(growth.begin())):
+        return self._grown(growth, self.follow(path, self._http.run(growth.begin())))
+
+    def _grown(self, growth: Growth, events: Iterator[Event]) -> Iterator[tuple[int, tuple[int, ...]]]:
+        for event in events:
             rows = self._http.run(growth.rows(event))
             if rows is not None:
                 yield rows

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from ndstream.client.address import NATIVE, PREFIX, Address, parse_address
@@ -14,7 +16,7 @@ from ndstream.client.groups import DATA_SIZE_LIMIT, MAX_DEPTH
 from ndstream.client.hdfstream import HDFStreamConnection
 from ndstream.client.native import NativeConnection
 from ndstream.client.settings import Alias, Config
-from ndstream.client.writable import NEW, WritableFile, check_found, check_mode
+from ndstream.client.writable import NEW, WritableFile, check_mode, must_make
 from ndstream.core.model import Directory, File
 from ndstream.errors import Conflict, Exists, NotAuthenticated, NotFound, ProtocolError, RequestError
 
@@ -54,31 +56,29 @@ def open_remote(
 def _writable(connection: Connection, path: str, mode: str, max_depth: int) -> WritableFile:
     """Open a file for writing, or make it, as the mode says."""
     check_mode(mode)
-    try:
+    place = f"{connection.server}: /{path}"
+    found: Directory | File | None = None
+    with suppress(NotFound):
         found = connection.lookup(path)
-    except NotFound:
-        if mode == "r+":
-            raise
-        make(connection, path, exclusive=mode != "a")
+    if must_make(found, place, mode):
+        with new_file(place):
+            connection.apply(path, [], create=True, condition=None if mode == "a" else NEW)
         found = connection.lookup(path)
-    else:
-        check_found(found, f"{connection.server}: /{path}", mode)
     return WritableFile(connection, path, max_depth, 0, found if isinstance(found, File) else None)
 
 
-def make(connection: Connection, path: str, *, exclusive: bool) -> None:
-    """Make an empty file that was not there.
+@contextmanager
+def new_file(place: str) -> Iterator[None]:
+    """Say, when a file cannot be made on condition that it is new, that somebody else has made it.
 
     Raises
     ------
     Exists
-        Somebody else made it meanwhile, and it was to be new.
-    Forbidden
     """
     try:
-        connection.apply(path, [], create=True, condition=NEW if exclusive else None)
+        yield
     except Conflict as error:
-        raise Exists(f"{connection.server}: /{path} has been made meanwhile") from error
+        raise Exists(f"{place} has been made meanwhile") from error
 
 
 def connection_to(base: str, alias: Alias, password: str | None, config: Config, reopen: Reopen) -> Connection:

@@ -21,7 +21,6 @@ from ndstream.client.files import RemoteFile
 from ndstream.client.groups import RemoteGroup
 from ndstream.client.writer import Writer
 from ndstream.core import model
-from ndstream.core.dtypes import to_numpy
 from ndstream.core.operations import (
     Copy,
     CreateDataset,
@@ -79,11 +78,7 @@ class WritableAttributes(RemoteAttributes, MutableMapping[str, Any]):
         InvalidRequest, UnsupportedDType
             The value is not of that shape or type.
         """
-        known = self.described().get(name)
-        if known is None or known.dtype is None or known.shape is None:
-            self[name] = value
-        else:
-            self.create(name, value, known.shape, to_numpy(known.dtype))
+        self._object.change(changes.modify_attribute(self._owner, name, self.described().get(name), value))
 
 
 class WritableDataset(RemoteDataset):
@@ -415,8 +410,13 @@ def check_mode(mode: str) -> None:
         raise InvalidRequest(f"remote files are opened with mode {', '.join(map(repr, MODES))}, not {mode!r}")
 
 
-def check_found(found: model.Directory | model.File, place: str, mode: str) -> None:
-    """Refuse to open for writing what is there already and must not be.
+def must_make(found: model.Directory | model.File | None, place: str, mode: str) -> bool:
+    """Whether a file is to be made before it is opened for writing in this mode.
+
+    Parameters
+    ----------
+    found : Directory, File or None
+        What is there.
 
     Raises
     ------
@@ -424,8 +424,13 @@ def check_found(found: model.Directory | model.File, place: str, mode: str) -> N
         The mode is for new files.
     InvalidRequest
         This is a directory.
+    NotFound
+        The mode is for files that are there.
     """
     if isinstance(found, model.Directory):
         raise InvalidRequest(f"{place} is a directory: open its files for writing")
-    if mode in ("x", "w-"):
+    if found is not None and mode in ("x", "w-"):
         raise Exists(f"{place} is there already")
+    if found is None and mode == "r+":
+        raise NotFound(f"{place}: there is no such file; mode 'a' makes it")
+    return found is None

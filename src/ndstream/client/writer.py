@@ -1,4 +1,4 @@
-"""Where the operations of a file go: to the server one by one, or together at the end of a transaction."""
+"""Operations of one file: each a commit of its own, or many together in a transaction."""
 
 from __future__ import annotations
 
@@ -7,14 +7,49 @@ from contextlib import contextmanager
 from typing import TypeAlias
 
 from ndstream.client.connection import Connection
-from ndstream.core.operations import Operation, Outcome
+from ndstream.core.operations import Committed, Operation, Outcome
 from ndstream.errors import InvalidRequest
 
 Told: TypeAlias = Callable[[Outcome], None]
 
 
-def _nobody(outcome: Outcome) -> None:
+def nobody(outcome: Outcome) -> None:
     """Nobody needs to know."""
+
+
+class Batch:
+    """Operations that are committed together, and who is to be told what came of each.
+
+    Attributes
+    ----------
+    operations : list of Operation
+    ended : bool
+        Whether nothing can be added any more.
+    """
+
+    def __init__(self) -> None:
+        self.operations: list[Operation] = []
+        self.ended = False
+        self._told: list[Told] = []
+
+    def add(self, operation: Operation, told: Told = nobody) -> None:
+        """Add an operation.
+
+        Raises
+        ------
+        InvalidRequest
+            The transaction has ended.
+        """
+        if self.ended:
+            raise InvalidRequest("the transaction that this belongs to has ended")
+        self.operations.append(operation)
+        self._told.append(told)
+
+    def tell(self, committed: Committed) -> tuple[Outcome, ...]:
+        """Tell everybody what came of it; outcomes in the order of the operations."""
+        for told, outcome in zip(self._told, committed.outcomes, strict=True):
+            told(outcome)
+        return committed.outcomes
 
 
 class Writer:
@@ -23,16 +58,16 @@ class Writer:
     Attributes
     ----------
     commits : int
-        Grows with every commit made here: what was known of the file before is out of date.
+        How many this writer has made: who remembers something looks again when the number has changed.
     """
 
     def __init__(self, connection: Connection, path: str) -> None:
         self._connection = connection
         self._path = path
-        self._waiting: list[tuple[Operation, Told]] | None = None
+        self._batch: Batch | None = None
         self.commits = 0
 
-    def do(self, operation: Operation, told: Told = _nobody) -> Outcome | None:
+    def do(self, operation: Operation, told: Told = nobody) -> Outcome | None:
         """Carry out an operation, durably, or keep it for the end of the transaction that is under way.
 
         Parameters
@@ -43,43 +78,39 @@ class Writer:
         Returns
         -------
         Outcome or None
-            None within a transaction.
+            None in a transaction: what comes of it is known at its end.
 
         Raises
         ------
         NDStreamError
             See `Connection.apply`.
         """
-        if self._waiting is not None:
-            self._waiting.append((operation, told))
-            return None
-        return self._commit([(operation, told)])[0]
+        batch = self._batch or Batch()
+        batch.add(operation, told)
+        return None if batch is self._batch else self._commit(batch)[0]
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Carry out what is done inside together when the block ends, or not at all when it raises.
-
-        Reads inside see the file as it was before.
+        """Carry out what is done inside together: all of it or nothing.
 
         Raises
         ------
         InvalidRequest
             A transaction is under way already.
+        NDStreamError
+            At the end, nothing was done; see `Connection.apply`.
         """
-        if self._waiting is not None:
+        if self._batch is not None:
             raise InvalidRequest("a transaction is under way already")
-        self._waiting = []
+        batch = self._batch = Batch()
         try:
             yield
-            waiting = self._waiting
         finally:
-            self._waiting = None
-        if waiting:
-            self._commit(waiting)
+            self._batch = None
+        if batch.operations:
+            self._commit(batch)
 
-    def _commit(self, waiting: list[tuple[Operation, Told]]) -> tuple[Outcome, ...]:
-        committed = self._connection.apply(self._path, [operation for operation, _ in waiting])
+    def _commit(self, batch: Batch) -> tuple[Outcome, ...]:
+        committed = self._connection.apply(self._path, batch.operations)
         self.commits += 1
-        for (_, told), outcome in zip(waiting, committed.outcomes, strict=True):
-            told(outcome)
-        return committed.outcomes
+        return batch.tell(committed)

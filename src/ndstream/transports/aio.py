@@ -317,8 +317,9 @@ class _Run(Generic[T]):
 
     async def _finish_works(self) -> None:
         try:
-            while (first := self._works.take()) is not None:
+            while (first := self._works.first()) is not None:
                 await asyncio.wrap_future(first)
+                self._works.take()
         except BaseException:
             self._works.drop()
             self.exchange.close()

@@ -93,6 +93,18 @@ class Exchange:
             return self._take(most)
         return self._receive(most)
 
+    def read_now(self, most: int) -> bytes:
+        """Read what has come, at most `most` bytes, without waiting for more than the first; b"" at the end.
+
+        Raises
+        ------
+        ConnectionLost, TimedOut, ProtocolError
+        """
+        if self._ahead:
+            return self._take(most)
+        with _Translated(self._where, self._timeout):
+            return self._response.read1(most) or b""
+
     def read(self, count: int) -> bytes:
         """Read exactly `count` bytes.
 

@@ -35,36 +35,41 @@ class Works:
         self._under_way: deque[tuple[Future[None], int]] = deque()
 
     def oldest(self, nbytes: int) -> Future[None] | None:
-        """What to wait for, and take, before work that holds `nbytes` is started; None when there is room for it."""
-        if not self._under_way or (len(self._under_way) < MOST and self._held + nbytes <= self._most):
+        """What to wait for, and then take, before work that holds `nbytes` is started; None when there is room."""
+        if len(self._under_way) < MOST and self._held + nbytes <= self._most:
             return None
-        return self._under_way[0][0]
+        return self.first()
+
+    def first(self) -> Future[None] | None:
+        """What to wait for, and then take, first of all; None when there is nothing.
+
+        Taken before it is done, it would not be waited for when the flow is given up.
+        """
+        return self._under_way[0][0] if self._under_way else None
 
     def start(self, work: Work) -> None:
         """Begin with a function."""
         self._under_way.append((_threads(os.getpid()).submit(work.function), work.nbytes))
         self._held += work.nbytes
 
-    def take(self) -> Future[None] | None:
-        """Hand over the oldest; None when there is none."""
-        if not self._under_way:
-            return None
-        future, nbytes = self._under_way.popleft()
+    def take(self) -> None:
+        """Forget the oldest, which is done."""
+        _, nbytes = self._under_way.popleft()
         self._held -= nbytes
-        return future
 
     def add(self, work: Work) -> None:
         """Begin with a function when there is room; raises what an earlier one raised."""
         while (oldest := self.oldest(work.nbytes)) is not None:
-            self.take()
             oldest.result()
+            self.take()
         self.start(work)
 
     def finish(self) -> None:
         """Wait for all; raises what one of them raised, when none runs any more."""
         try:
-            while (first := self.take()) is not None:
+            while (first := self.first()) is not None:
                 first.result()
+                self.take()
         finally:
             self.drop()
 

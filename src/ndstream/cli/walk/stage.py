@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import typer
 
-from ndstream.errors import Corrupt
+from ndstream.errors import Corrupt, NDStreamError
 
 _LINES = 12
 _WIDTH = 110
@@ -51,6 +51,21 @@ class Stage:
         if value is not None:
             self._show(repr(value))
         return value
+
+    def refused(self, code: str, error: type[NDStreamError]) -> None:
+        """Show a line of Python that fails as it should, and the error.
+
+        Raises
+        ------
+        Corrupt
+            When it does not fail.
+        """
+        try:
+            self.call(code)
+        except error as reason:
+            self._show(f"{type(reason).__name__}: {reason}")
+        else:
+            raise Corrupt(f"{code} was to be refused")
 
     def command(self, program: str, *arguments: str) -> str:
         """Show a command, run it, show what it prints; ``ndstream`` is the one of this installation.

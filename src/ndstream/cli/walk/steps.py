@@ -8,6 +8,7 @@ from collections.abc import Callable
 import h5py
 import numpy as np
 
+from ndstream.cli.walk import writing
 from ndstream.cli.walk.stage import Stage
 from ndstream.errors import Corrupt
 
@@ -126,4 +127,9 @@ STEPS: list[tuple[str, Callable[[Stage], None]]] = [
     ("Into an array that is there already", into),
     ("Copy into a local HDF5 file", copy),
     ("Download", download),
+    ("Create a file", writing.create),
+    ("Append from several clients at once", writing.together),
+    ("Follow", writing.follow),
+    ("All or nothing", writing.transaction),
+    ("A crash in mid-commit", writing.crash),
 ]
