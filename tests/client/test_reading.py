@@ -140,7 +140,7 @@ def test_small_reads_are_kept_and_asked_about(served: LocalServer, root: Path, m
     assert len(sizes) == 2
     for key in KEYS:
         np.testing.assert_array_equal(file["packed"][key], values[key])
-        np.testing.assert_array_equal(file["plain"][key], values[key])
+        np.testing.assert_array_equal(file["plain"][key], writer["plain"][()][key])
     assert 0 < file.connection.blocks.nbytes <= 1 << 20
 
 
@@ -154,8 +154,8 @@ def test_what_is_kept_of_a_replaced_file_is_not_given(served: LocalServer, root:
                 for _ in range(2):
                     assert (await dataset[7:9] == value).all()
                 _write(root / "replaced.h5", np.full((2000, 100), value + 1, "<f4"))
-            counters = file.connection.counters
-            assert counters["block_cache_checks"] == 3
+            # Each second read, and each first one of another file.
+            assert file.connection.counters["block_cache_checks"] == 5
 
     asyncio.run(read())
 
@@ -168,7 +168,7 @@ def test_errors_name_server_path_and_cause(served: LocalServer, root: Path) -> N
     file = ndstream.open(served.url, "f.h5")
     with pytest.raises(NotFound, match=rf"{served.url}.*/absent\.h5"):
         ndstream.open(served.url, "absent.h5")
-    with pytest.raises(NotFound, match=r"f\.h5::/absent"):
+    with pytest.raises(NotFound, match=r"/f\.h5::/ has no member 'absent'"):
         file["absent"]
     _write(root / "broken.h5", np.arange(200000.0).reshape(2000, 100))
     dataset = ndstream.open(served.url, "broken.h5")["packed"]

@@ -23,7 +23,7 @@ from ndstream.core.model import Dataset
 from ndstream.core.operations import Committed, Operation
 from ndstream.core.selection import Part, Selection
 from ndstream.core.selection.plain import to_plain
-from ndstream.errors import ProtocolError, TooLarge, UnsupportedDType
+from ndstream.errors import DataError, ProtocolError, TooLarge, UnsupportedDType
 from ndstream.protocols.native import codec
 from ndstream.protocols.native.messages import (
     BLOCKS,
@@ -195,7 +195,7 @@ class NativeFlows:
                 raise ProtocolError("too many chunks came, or such as went through other filters")
             index = np.empty((header.chunks, 3), "<u8")
             yield from read_into(index.reshape(-1).view(np.uint8).data, counted=False)
-            scatter = _Scatter(wanted, header.dataset, decode, self._pool.take)
+            scatter = _Scatter(wanted, header.dataset, self._named(decode, path, wanted.name), self._pool.take)
             yield from scatter.run(index, self.limits.chunk)
             yield from _end()
 
@@ -321,8 +321,17 @@ class NativeFlows:
         """Say of what is wrong with an answer which answer it is."""
         try:
             yield
-        except (ProtocolError, UnsupportedDType) as error:
+        except (ProtocolError, UnsupportedDType, TooLarge, DataError) as error:
             raise type(error)(f"{self._where(path, name)}: {error}") from error
+
+    def _named(self, decode: Decode, path: str, name: str) -> Decode:
+        """Decode, and say of what is wrong with a chunk which dataset it is of: in a thread nobody else would."""
+
+        def named(stored: NDArray[np.uint8], mask: int, out: NDArray[np.uint8], take: Take) -> None:
+            with self._reading(path, name):
+                decode(stored, mask, out, take)
+
+        return named
 
     def _where(self, path: str, name: str | None) -> str:
         inside = "" if name is None else f"::{name}"
