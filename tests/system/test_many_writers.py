@@ -87,7 +87,7 @@ async def tasks(url: str, first: int) -> list[int]:
     """Append from tasks, each with a connection of its own; where it landed."""
 
     async def client(number: int) -> list[int]:
-        async with ndstream.aopen(url, "f.h5") as file:
+        async with ndstream.aopen(url, "f.h5", mode="r+") as file:
             rows = await file["rows"]
             last = await file["last"]
             landed = []

@@ -31,7 +31,7 @@ from ndstream.core.operations import (
     Operation,
     Outcome,
 )
-from ndstream.errors import Exists, InvalidRequest
+from ndstream.errors import Exists, InvalidRequest, NotFound
 
 MODES = ("r", "r+", "a", "x", "w-")
 """As of ``h5py.File``, without "w"; "x" and "w-" are the same."""
