@@ -14,11 +14,12 @@ import ndstream
 from ndstream.client.hdfstream import HDFStreamConnection
 from ndstream.client.native import NativeConnection
 from ndstream.errors import NotFound, OutOfBounds
+from ndstream.testing.fixtures import ServerFactory
 
 
-@pytest.fixture
-def local(tmp_path: Path) -> Path:
-    path = tmp_path / "f.h5"
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("served") / "f.h5"
     rng = np.random.default_rng(7)
     with h5py.File(path, "w") as file:
         file["plain"] = np.arange(600, dtype=">i4").reshape(20, 30)
@@ -36,10 +37,14 @@ def local(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def url(ndstream_module_server: ServerFactory, local: Path) -> str:
+    return ndstream_module_server(local.parent).url
+
+
 @pytest.fixture
-def remote(ndstream_server: Any, local: Path) -> Any:
-    server = ndstream_server(local.parent)
-    return ndstream.open(server.url, "f.h5")
+def remote(url: str) -> Any:
+    return ndstream.open(url, "f.h5")
 
 
 KEYS = [..., np.s_[3:9:2, ::-1], np.s_[[5, 1, 1]], np.s_[7], np.s_[2, 3], np.s_[:0], np.s_[[1, 3], :, None][:2]]
@@ -61,12 +66,11 @@ def test_selections_are_as_numpy_makes_them(remote: Any, local: Path, key: Any) 
             np.testing.assert_array_equal(remote[name][key], file[name][()][key])
 
 
-def test_the_native_protocol_is_chosen_unless_the_address_says_otherwise(ndstream_server: Any, local: Path) -> None:
-    server = ndstream_server(local.parent)
-    native = ndstream.open(server.url, "f.h5")
+def test_the_native_protocol_is_chosen_unless_the_address_says_otherwise(url: str) -> None:
+    native = ndstream.open(url, "f.h5")
     assert type(native.connection) is NativeConnection
-    assert ndstream.open(server.url).connection is native.connection
-    other = ndstream.open(server.url + "/hdfstream", "f.h5")
+    assert ndstream.open(url).connection is native.connection
+    other = ndstream.open(url + "/hdfstream", "f.h5")
     assert type(other.connection) is HDFStreamConnection
     np.testing.assert_array_equal(native["plain"][3], other["plain"][3])
 
