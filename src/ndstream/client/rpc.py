@@ -31,7 +31,7 @@ T = TypeVar("T")
 _ROOM = 64 * KiB
 """Bytes of a frame that are kept for what is not the array."""
 _EVENTS = 1024
-"""Events that wait for whoever follows; more than that, and the connection is not read."""
+"""Events that wait for whoever follows; with more than that the iteration ends in an error."""
 
 
 class HDF5Client:
@@ -274,29 +274,30 @@ class HDF5Client:
         since : int, optional
             Number of a commit: begin with the one after it.
         """
-        events: asyncio.Queue[Fields] = asyncio.Queue(_EVENTS)
-        # Without a limit it would be the memory of this process that waits for whoever follows.
+        events = self._events(since)
+        try:
+            while (event := await self._at_home(_next(events))) is not None:
+                yield event
+        finally:
+            await self._at_home(_awaited(events.aclose()))
+
+    async def _events(self, since: int | None) -> AsyncGenerator[Any]:
+        """Events as they come, in the event loop that has the connection."""
         link = await self._connected()
+        # Without a limit it would be the memory of this process that waits for whoever follows.
+        events: asyncio.Queue[Fields] = asyncio.Queue(_EVENTS)
         overflow: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def told(fields: Fields) -> None:
-            if events.full() and not overflow.done():
-                overflow.set_result(None)
-            elif not events.full():
+            if not events.full():
                 events.put_nowait(fields)
+            elif not overflow.done():
+                overflow.set_result(None)
 
         request = {"command": "follow"} | ({} if since is None else {"since": since})
-        end = asyncio.ensure_future(link.ask(request, told))
+        end = asyncio.ensure_future(link.ask(request, told, patient=True))
         try:
-            while True:
-                nothing_more = overflow.done() or end.done()
-                if nothing_more and events.empty():
-                    if end.done():
-                        reply = end.result()
-                        if is_refusal(reply):
-                            raise refusal(reply, str(self._address))
-                        return
-                    raise ConnectionLost(f"more than {_EVENTS} events waited: follow again from the last number")
+            while not events.empty() or not (end.done() or overflow.done()):
                 waiting = asyncio.ensure_future(events.get())
                 try:
                     await asyncio.wait((waiting, end, overflow), return_when=asyncio.FIRST_COMPLETED)
@@ -304,6 +305,11 @@ class HDF5Client:
                         yield waiting.result().get("event")
                 finally:
                     waiting.cancel()
+            if not end.done():
+                raise ConnectionLost(f"more than {_EVENTS} events waited: follow again from the last number")
+            reply = end.result()
+            if is_refusal(reply):
+                raise refusal(reply, str(self._address))
         finally:
             end.cancel()
             with suppress(asyncio.CancelledError, NDStreamError):
@@ -359,14 +365,17 @@ class HDF5Client:
         made |= {} if compression is None else {"compression": compression}
         begun = [{"command": "delete", "path": path}, made]
         reply = await self._at_home(self._ask({"command": "batch", "commands": begun}))
+        if is_refusal(reply):
+            return self._shown(reply)
         for start in range(0, len(data), rows):
-            if is_refusal(reply):
-                return self._shown(reply)
             part = {"path": path, "data": data[start : start + rows], "selection": [[start, start + rows]]}
             try:
                 reply = await self._at_home(self._ask({"command": "update", **part}))
             except NDStreamError as error:
                 raise type(error)(f"{path}: from row {start} on nothing was written: {error}") from error
+            if is_refusal(reply):
+                told = f"{path}: from row {start} on nothing was written: {reply.get('message')}"
+                return self._shown({**reply, "message": told})
         return self._shown(reply)
 
     async def _connected(self) -> RPCLink:
@@ -405,20 +414,25 @@ class _Gathered:
 
     def take(self, fields: Fields) -> None:
         """Take the next frame but the last."""
-        piece, start = fields.get("data"), fields.get("start")
+        try:
+            self._wrong = self._wrong or self._taken(fields.get("data"), fields.get("start"), fields)
+        except (ValueError, TypeError, MemoryError) as error:
+            self._wrong = f"a piece that does not fit: {error}"
+
+    def _taken(self, piece: Any, start: Any, fields: Fields) -> str | None:
+        """Put a piece in its place; what is wrong with it, if anything is."""
         if not isinstance(piece, np.ndarray) or start != self._filled:
-            self._wrong = "a piece that does not follow the one before"
-            return
+            return "a piece that does not follow the one before"
         if self._array is None:
             self._shape = [int(side) for side in fields.get("shape", ())]
             self._array = np.empty(prod(self._shape), piece.dtype)
         if start + len(piece) > len(self._array):
-            self._wrong = "more elements than were said"
-            return
+            return "more elements than were said"
         if piece.dtype.kind == "U" and piece.dtype.itemsize > self._array.dtype.itemsize:
             self._array = self._array.astype(piece.dtype)
         self._array[start : start + len(piece)] = piece
         self._filled += len(piece)
+        return None
 
     def complete(self, reply: Fields) -> Fields:
         """Reply with all of the array in it, when it came in parts.
@@ -428,10 +442,14 @@ class _Gathered:
         ProtocolError
             The parts are not all of it.
         """
-        if self._array is None or is_refusal(reply):
+        if is_refusal(reply):
             return reply
-        if self._wrong or self._filled != len(self._array):
-            raise ProtocolError(f"a reply in parts: {self._wrong or 'some are missing'}")
+        if self._wrong is not None:
+            raise ProtocolError(f"a reply in parts: {self._wrong}")
+        if self._array is None:
+            return reply
+        if self._filled != len(self._array):
+            raise ProtocolError("a reply in parts: some are missing")
         return {"status": "success", "data": self._array.reshape(self._shape), "shape": self._shape}
 
 
@@ -528,3 +546,8 @@ class BlockingHDF5Client:
 
 async def _awaited(work: Any) -> Any:
     return await work
+
+
+async def _next(events: AsyncGenerator[Any]) -> Any:
+    """Next event, None behind the last."""
+    return await anext(events, None)

@@ -62,7 +62,7 @@ class Welcome(msgspec.Struct, frozen=True):
 
 
 class Pending:
-    """A request that was sent: what is told of each of its frames, and its end."""
+    """A request that is sent: what is told of each of its frames, and its end."""
 
     __slots__ = ("end", "told", "writes")
 
@@ -181,7 +181,7 @@ class RPCLink:
 
     # -- requests --
 
-    async def ask(self, fields: Fields, told: Told | None = None) -> Fields:
+    async def ask(self, fields: Fields, told: Told | None = None, *, patient: bool = False) -> Fields:
         """Send a request and wait for its reply.
 
         Parameters
@@ -190,6 +190,8 @@ class RPCLink:
             The request, arrays in it as ndarrays; arrays that can be sent as they are are not copied.
         told : callable, optional
             Called with every frame of a reply that has several, but the last.
+        patient : bool
+            Whether the server may say nothing for any time.
 
         Returns
         -------
@@ -203,7 +205,7 @@ class RPCLink:
         ConnectionLost
             The connection is gone; of a request that writes, nobody knows whether it was carried out.
         TimedOut
-            No reply came within ``read_timeout``; of a request that writes, the same.
+            Nothing came from the server for ``read_timeout``; of a request that writes, the same.
         TooLarge, UnsupportedDType
             The request cannot be sent.
         """
@@ -211,7 +213,7 @@ class RPCLink:
         if "ids" not in self.features:
             return await self._ask_in_turn(fields)
         async with self._places:
-            return await self._ask_by_number(fields, told)
+            return await self._ask_by_number(fields, told, patient=patient)
 
     def _check(self, fields: Fields) -> None:
         command = fields["command"]
@@ -224,13 +226,13 @@ class RPCLink:
         elif (needed := m.NEEDS.get(command)) is not None and needed not in self.features:
             raise NotSupported(f"{self._address}: the server has no {command}")
 
-    async def _ask_by_number(self, fields: Fields, told: Told | None) -> Fields:
+    async def _ask_by_number(self, fields: Fields, told: Told | None, *, patient: bool) -> Fields:
         self._numbers += 1
         number = self._numbers
         pending = self._pending[number] = Pending(told, writes=fields["command"] in _WRITES)
         try:
             await self._put({"id": number, **fields})
-            return await self._end_of(pending, patient=told is not None)
+            return await self._end_of(pending, patient=patient)
         except BaseException as error:
             # Whatever still comes for it is nobody's.
             if self._pending.pop(number, None) is not None and self.alive and told is not None:
@@ -242,9 +244,12 @@ class RPCLink:
     async def _ask_in_turn(self, fields: Fields) -> Fields:
         async with self._turn:
             pending = Pending(None, writes=fields["command"] in _WRITES)
+            payload = self._packed(fields)
+            # Only now: the next reply is for what was sent.
             self._in_turn.append(pending)
-            await self._put(fields)
             try:
+                self._link.send(payload)
+                await self._link.drained()
                 return await self._end_of(pending, patient=False)
             except (asyncio.CancelledError, TimedOut):
                 # The reply would be taken for that of the next request.
@@ -252,12 +257,16 @@ class RPCLink:
                 raise
 
     async def _end_of(self, pending: Pending, *, patient: bool) -> Fields:
-        try:
-            async with asyncio.timeout(None if patient else self._limits.read_timeout):
-                return await pending.end
-        except TimeoutError as error:
-            unknown = ": whether it was carried out is unknown" if pending.writes else ""
-            raise TimedOut(f"{self._address}: no reply within {self._limits.read_timeout:g} s{unknown}") from error
+        """Wait for the end of a request, as long as anything comes from the server."""
+        timeout = None if patient else self._limits.read_timeout
+        while True:
+            seen = self._link.frames.total
+            await asyncio.wait([pending.end], timeout=timeout)
+            if pending.end.done():
+                return pending.end.result()
+            if self._link.frames.total == seen:
+                unknown = ": whether it was carried out is unknown" if pending.writes else ""
+                raise TimedOut(f"{self._address}: nothing came for {self._limits.read_timeout:g} s{unknown}")
 
     def _cancel(self, number: int) -> None:
         # Without an id of its own: the reply is not waited for, and finds nobody.
@@ -266,14 +275,16 @@ class RPCLink:
         self._link.send(codec.pack(request, m.Form.MSGPACK))
 
     async def _put(self, fields: Fields) -> None:
+        self._link.send(self._packed(fields))
+        await self._link.drained()
+
+    def _packed(self, fields: Fields) -> list[Buffer]:
         if self._lost is not None:
             raise self._lost
         form = self.form
         if form is m.Form.MSGPACK and "binary" in self.features and codec.arrays_in(fields):
             form = m.Form.EXTENDED
-        payload = codec.pack(fields, form, compress="zlib" in self.features)
-        self._link.send(payload)
-        await self._link.drained()
+        return codec.pack(fields, form, compress="zlib" in self.features)
 
     # -- replies --
 
@@ -297,6 +308,8 @@ class RPCLink:
                 raise self._unasked(fields)
             self._settle(self._in_turn.popleft(), fields)
             return
+        if type(number) is not int:
+            raise ProtocolError(f"{self._address}: a reply with an id that nobody chose")
         pending = self._pending.get(number)
         if pending is None:
             return  # who asked has given up

@@ -1,4 +1,4 @@
-"""A served file of its own for each test, on one server for all tests of a module."""
+"""Servers that all tests of the directory share; each test keeps to a group of its own."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 from tests.protocols.rpc.peer import Peer
 
 from ndstream.stores.hdf5.blank import make_blank
-from ndstream.testing.fixtures import LocalServer, ServerFactory
+from ndstream.testing.fixtures import LocalServer, ServerFactory, local_servers
+
+TOKEN = "let me in"
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,45 @@ def start_served(start: ServerFactory, folder: Path, **sections: Any) -> Served:
     return Served(start(path, **settings), path)
 
 
-@pytest.fixture(scope="module")
-def served(ndstream_module_server: ServerFactory, tmp_path_factory: pytest.TempPathFactory) -> Served:
+@pytest.fixture(scope="session")
+def start_shared() -> Iterator[ServerFactory]:
+    """Start servers for all tests."""
+    with local_servers() as start:
+        yield start
+
+
+@pytest.fixture(scope="session")
+def served(start_shared: ServerFactory, tmp_path_factory: pytest.TempPathFactory) -> Served:
     """For tests that keep to a group of their own."""
-    return start_served(ndstream_module_server, tmp_path_factory.mktemp("served"))
+    return start_served(start_shared, tmp_path_factory.mktemp("served"))
+
+
+@pytest.fixture(scope="session")
+def guarded(start_shared: ServerFactory, tmp_path_factory: pytest.TempPathFactory) -> Served:
+    """A server that asks for `TOKEN`."""
+    folder = tmp_path_factory.mktemp("guarded")
+    secret = folder / "token"
+    secret.write_text(f"{TOKEN}\n")
+    secret.chmod(0o600)
+    return start_served(start_shared, folder, rpc={"token_file": str(secret)})
+
+
+@pytest.fixture(scope="session")
+def read_only(start_shared: ServerFactory, tmp_path_factory: pytest.TempPathFactory) -> Served:
+    """A server that writes nothing, of a file that points to another one, outside."""
+    folder = tmp_path_factory.mktemp("outer")
+    secret = str(folder / "secret.h5")
+    with h5py.File(secret, "w") as file:
+        file["secret"] = [1, 2, 3]
+    path = folder / "served" / "data.h5"
+    path.parent.mkdir()
+    with h5py.File(path, "w") as file:
+        file["inside"] = [7]
+        file["out"] = h5py.ExternalLink(secret, "/secret")
+        layout = h5py.VirtualLayout((3,), "<i8")
+        layout[:] = h5py.VirtualSource(secret, "secret", (3,))
+        file.create_virtual_dataset("virtual", layout)
+    return Served(start_shared(path, rpc={"port": 0}), path)
 
 
 @pytest.fixture

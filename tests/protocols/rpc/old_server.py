@@ -1,31 +1,30 @@
-"""A server of the original protocol, as far as a client can tell: ``python -m tests.protocols.rpc.old_server HOW``.
+"""A server of the original protocol, as far as a client can tell.
 
 ``polite`` answers what it does not know with "Unknown command", ``rude`` drops the connection, ``first`` has no
-get_config either, ``json`` knows no msgpack. Prints its port, keeps values in a dictionary.
+get_config either, ``json`` knows no msgpack. Keeps values in a dictionary.
 """
 
 from __future__ import annotations
 
 import json
 import socketserver
-import sys
 from typing import Any
 
 import msgpack
 
-values: dict[str, Any] = {}
-
 
 class Handler(socketserver.BaseRequestHandler):
+    how: str
+    values: dict[str, Any]
+
     def handle(self) -> None:
-        how = sys.argv[1]
         while head := self.request.recv(4, 0x100):
             payload = self.request.recv(int.from_bytes(head, "big"), 0x100)
             is_json = payload[:1] == b"{"
-            if how == "json" and not is_json:
+            if self.how == "json" and not is_json:
                 return
             request = json.loads(payload) if is_json else msgpack.unpackb(payload, strict_map_key=False)
-            reply = self.answer(request, how)
+            reply = self.answer(request, self.how)
             if reply is None:
                 return
             encoded = json.dumps(reply).encode() if is_json else msgpack.packb(reply)
@@ -35,10 +34,12 @@ class Handler(socketserver.BaseRequestHandler):
         path = request.get("path", "")
         match request["command"]:
             case "write":
-                values[path] = request["data"]
+                self.values[path] = request["data"]
                 return {"status": "success", "message": f"Data written to {path}"}
             case "read":
-                return {"status": "success", "data": values[path]} if path in values else {"status": "not_found"}
+                return (
+                    {"status": "success", "data": self.values[path]} if path in self.values else {"status": "not_found"}
+                )
             case "get_config" if how != "first":
                 spelled = "json" if how == "json" else "messagepack"
                 return {"status": "success", "serialization_format": spelled, "use_compression": False}
@@ -46,11 +47,9 @@ class Handler(socketserver.BaseRequestHandler):
 
 
 class Server(socketserver.ThreadingTCPServer):
-    daemon_threads = True
+    """Ends when the threads of all its connections have."""
 
 
-if __name__ == "__main__":
-    with Server(("127.0.0.1", 0), Handler) as server:
-        sys.stdout.write(f"{server.server_address[1]}\n")
-        sys.stdout.flush()
-        server.serve_forever()
+def handler(how: str) -> type[Handler]:
+    """Handler of one server, with values of its own."""
+    return type("Handler", (Handler,), {"how": how, "values": {}})

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-import subprocess
-import sys
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pytest
-from tests.protocols.rpc.conftest import Served, StartServed
+from tests.protocols.rpc.conftest import TOKEN, Served
+from tests.protocols.rpc.old_server import Server, handler
+from tests.protocols.rpc.peer import Peer
 
 import ndstream
 from ndstream.core.limits import Limits, MiB
@@ -24,6 +24,7 @@ from ndstream.errors import (
     NotSupported,
     OutOfBounds,
     TimedOut,
+    UnsupportedDType,
 )
 
 ITEMS = np.array([(1, 2.5), (2, 3.5)], [("a", "<i4"), ("b", "<f8")])
@@ -115,23 +116,6 @@ def test_everything_that_is_added(served: Served, group: str) -> None:
     with_client(served.port, work, unwrap=True)
 
 
-@pytest.mark.parametrize("compress", [False, True])
-def test_arrays_longer_than_a_frame(own_served: StartServed, compress: bool) -> None:
-    served = own_served(limits={"frame": "256 KiB"})
-    values = np.random.default_rng(1).integers(0, 1000, (2000, 300)).astype("<i4")
-
-    async def work(client: ndstream.HDF5Client) -> None:
-        await client.write("/long", values, compression="gzip")
-        np.testing.assert_array_equal(await client.read("/long"), values)
-        np.testing.assert_array_equal(await client.read("/long", np.s_[5:1500:3]), values[5:1500:3])
-        texts = np.array([f"text {number}" * (number % 40) for number in range(5000)])
-        for start in range(0, 5000, 500):
-            await client.append("/texts", texts[start : start + 500])
-        np.testing.assert_array_equal(await client.read("/texts"), texts)
-
-    with_client(served.port, work, unwrap=True, compress=compress)
-
-
 def test_commits_are_followed(served: Served, group: str) -> None:
     async def work(client: ndstream.HDF5Client) -> None:
         async def follow() -> list[int]:
@@ -185,28 +169,6 @@ def test_a_read_that_is_cancelled_leaves_the_connection_usable(served: Served, g
     with_client(served.port, work, unwrap=True)
 
 
-def test_a_lost_connection_tells_which_writes_are_unknown(own_served: StartServed) -> None:
-    served = own_served()
-
-    async def work() -> None:
-        client = ndstream.HDF5Client(port=served.port, unwrap=True)
-        await client.write("/x", np.zeros(1000))
-        served.server.process.send_signal(signal.SIGSTOP)
-        asked = [asyncio.create_task(client.append("/x", np.zeros(1000))), asyncio.create_task(client.read("/x"))]
-        await asyncio.sleep(0)
-        served.server.kill()
-        write, read = await asyncio.gather(*asked, return_exceptions=True)
-        assert isinstance(write, ConnectionLost)
-        assert "whether it was carried out is unknown" in str(write)
-        assert isinstance(read, ConnectionLost)
-        assert "unknown" not in str(read)
-        with pytest.raises(ConnectionLost):
-            await client.ping()
-        await client.close()
-
-    asyncio.run(work())
-
-
 def test_a_server_that_says_nothing_costs_its_time(served: Served) -> None:
     async def work() -> None:
         async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -232,15 +194,10 @@ def test_nobody_listens() -> None:
     asyncio.run(work())
 
 
-def test_a_wrong_token_is_an_error(own_served: StartServed, tmp_path: Any) -> None:
-    secret = tmp_path / "token"
-    secret.write_text("let me in\n")
-    secret.chmod(0o600)
-    served = own_served(rpc={"token_file": str(secret)})
-
+def test_a_wrong_token_is_an_error(guarded: Served) -> None:
     async def refused(**options: Any) -> None:
         with pytest.raises(NotAuthenticated):
-            await ndstream.HDF5Client(port=served.port, **options).ping()
+            await ndstream.HDF5Client(port=guarded.port, **options).ping()
 
     asyncio.run(refused())
     asyncio.run(refused(token="wrong"))
@@ -248,7 +205,28 @@ def test_a_wrong_token_is_an_error(own_served: StartServed, tmp_path: Any) -> No
     async def work(client: ndstream.HDF5Client) -> None:
         await client.write("/x", [1])
 
-    with_client(served.port, work, token="let me in", unwrap=True)
+    with_client(guarded.port, work, token=TOKEN, unwrap=True)
+
+
+def test_events_are_followed_from_any_thread(served: Served, group: str) -> None:
+    """Also before anything else was asked, and by a thread that does not have the connection."""
+
+    async def first_event(client: ndstream.HDF5Client) -> int:
+        async for event in client.follow(since=0):
+            found: int = event["number"]
+            return found
+        raise AssertionError("the events ended")
+
+    async def work() -> None:
+        client = ndstream.HDF5Client(port=served.port, unwrap=True)
+        number = await first_event(client)
+        assert number > 0
+        assert await asyncio.to_thread(lambda: asyncio.run(first_event(client))) == number
+        await client.close()
+
+    with Peer(served.port) as peer:
+        peer.ask(command="write", path=group, data=[1])
+    asyncio.run(work())
 
 
 # -- servers of the original --
@@ -256,13 +234,14 @@ def test_a_wrong_token_is_an_error(own_served: StartServed, tmp_path: Any) -> No
 
 @contextmanager
 def old_server(how: str) -> Iterator[int]:
-    command = [sys.executable, "-m", "tests.protocols.rpc.old_server", how]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    with Server(("127.0.0.1", 0), handler(how)) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
         try:
-            assert server.stdout is not None
-            yield int(server.stdout.readline())
+            yield server.server_address[1]
         finally:
-            server.kill()
+            server.shutdown()
+            thread.join()
 
 
 @pytest.mark.parametrize("how", ["polite", "rude", "first", "json"])
@@ -281,4 +260,15 @@ def test_the_original_is_understood(how: str) -> None:
         assert (await client.read("/a"))["status"] == "success"
 
     with old_server(how) as port:
+        with_client(port, work)
+
+
+def test_what_cannot_be_sent_takes_no_reply_of_others() -> None:
+    async def work(client: ndstream.HDF5Client) -> None:
+        with pytest.raises(UnsupportedDType):
+            await client.write("/a", b"bytes, for which JSON has no place")
+        await client.write("/a", [1, 2])
+        assert (await client.read("/a"))["data"] == [1, 2]
+
+    with old_server("json") as port:
         with_client(port, work)

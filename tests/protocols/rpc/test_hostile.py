@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import resource
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 import msgpack
@@ -15,7 +18,18 @@ import pytest
 from tests.protocols.rpc.conftest import Served, StartServed
 from tests.protocols.rpc.peer import Peer, extended, frame, packed
 
+import ndstream
+from ndstream.config import Config, ServerSettings, StreamSettings
+from ndstream.core.ports import Service
+from ndstream.errors import ConfigError, ConnectionLost
+from ndstream.server.auth import Authenticator
+from ndstream.server.streams import open_streams
+from ndstream.server.users import UserFile
+from ndstream.stores.hdf5.blank import make_blank
+from ndstream.stores.hdf5.journal import recover
+from ndstream.stores.memory import MemoryStore
 from ndstream.testing import processes
+from ndstream.testing.server import LocalServer
 
 
 @pytest.fixture
@@ -84,12 +98,6 @@ def test_paths_that_are_none(served: Served, path: object) -> None:
         assert peer.ask(command="get_config")["status"] == "success"
 
 
-def test_text_that_is_no_utf8(served: Served, witness: Peer) -> None:
-    with Peer(served.port) as peer:
-        peer.send(b"\x82\xa7command\xa4read\xa4path\xa2\xff\xfe")
-        assert peer.reply()["status"] == "error"
-
-
 def test_requests_that_name_no_command(served: Served) -> None:
     with Peer(served.port) as peer:
         for request in ({}, {"command": 7}, {"path": "/x"}, {"command": "write"}, {"command": "insert", "path": "/x"}):
@@ -101,40 +109,6 @@ def test_half_a_frame_changes_nothing(served: Served, witness: Peer) -> None:
     with Peer(served.port) as peer:
         peer.socket.sendall(whole[: len(whole) // 2])
     assert witness.ask(command="read", path="/half") == {"status": "not_found"}
-
-
-def test_a_frame_that_comes_drop_by_drop_is_cut(own_served: StartServed) -> None:
-    served = own_served(limits={"frame_timeout": 1.0})
-    with Peer(served.port) as idle, Peer(served.port) as peer:
-        peer.socket.sendall(b"\x00\x00\x10\x00\x81")
-        assert peer.receive() == b""
-        assert idle.ask(command="get_config")["status"] == "success"
-
-
-def test_more_connections_than_there_may_be(own_served: StartServed) -> None:
-    served = own_served(limits={"connections": 2})
-    with Peer(served.port) as first, Peer(served.port) as second:
-        assert first.ask(command="get_config") == second.ask(command="get_config")
-        with Peer(served.port) as third:
-            assert third.reply()["status"] == "error"
-            assert third.receive() == b""
-        assert first.ask(command="get_config")["status"] == "success"
-
-
-def test_who_does_not_read_is_not_read_either(own_served: StartServed) -> None:
-    """Requests beyond `in_flight` stay in the socket of the peer, replies that are not taken stop what makes them."""
-    served = own_served(limits={"in_flight": 4})
-    with Peer(served.port) as peer, Peer(served.port) as other:
-        peer.hello()
-        peer.ask(command="write", path="/x", data=np.zeros(1 << 20))
-        peer.socket.settimeout(1.0)
-        request = frame(packed(command="read", path="/x"))
-        sent = 0
-        with pytest.raises(TimeoutError):
-            while sent < 4_000_000:
-                peer.socket.sendall(request * 1000)
-                sent += 1000
-        assert other.ask(command="get_config")["status"] == "success"
 
 
 def test_a_client_that_is_killed_half_way(served: Served, witness: Peer) -> None:
@@ -163,83 +137,112 @@ def test_a_server_that_is_killed_has_kept_what_it_acknowledged(own_served: Start
         while acknowledged < 20:
             assert peer.reply()["status"] == "success"
             acknowledged += 1
-        served.server.kill()
+        write, read = asyncio.run(_killed_while_asked(served))
         while peer.receive():
             acknowledged += 1
-    from ndstream.stores.hdf5.journal import recover
-
     recover(served.path)
     with h5py.File(served.path) as file:
         found = file["rows"][:, 0].tolist()
         assert (file["rows"][:] == file["rows"][:, :1]).all()
     assert found == list(range(len(found)))
     assert len(found) >= acknowledged
+    assert isinstance(write, ConnectionLost)
+    assert "whether it was carried out is unknown" in str(write)
+    assert isinstance(read, ConnectionLost)
+    assert "unknown" not in str(read)
 
 
-def test_a_disk_that_is_full_is_told_and_old_data_stay(own_served: StartServed, tmp_path: Path) -> None:
-    served = own_served()
+async def _killed_while_asked(served: Served) -> list[Any]:
+    """What becomes of requests of a client whose server is killed."""
+    client = ndstream.HDF5Client(port=served.port, unwrap=True)
+    await client.connect()
+    served.server.process.send_signal(signal.SIGSTOP)
+    asked = [asyncio.create_task(client.append("/other", np.zeros(9))), asyncio.create_task(client.read("/other"))]
+    await asyncio.sleep(0)
+    served.server.kill()
+    return await asyncio.gather(*asked, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"\x82\xa7command\xa4read\xa4path\xa2\xff\xfe",
+        b'{"command": "read", "path": "/\xff"}',
+        b'{"command": "read", "path": "/\\ud800"}',
+        b'{"command": "read", "path": "/x", "id": "\\udfff"}',
+    ],
+)
+@pytest.mark.parametrize("greeted", [False, True])
+def test_text_that_is_no_unicode(served: Served, witness: Peer, payload: bytes, greeted: bool) -> None:
+    with Peer(served.port) as peer:
+        if greeted:
+            peer.hello()
+        peer.send(payload)
+        assert peer.reply()["status"] == "error"
+        assert peer.receive() == b""
+
+
+def test_a_disk_that_is_full_is_told_and_old_data_stay(served: Served, group: str) -> None:
     with Peer(served.port) as peer:
         peer.hello()
-        peer.ask(command="write", path="/old", data=np.arange(100))
+        peer.ask(command="write", path=f"{group}/old", data=np.arange(100))
         owners = [pid for pid in processes.session(served.server.process.pid) if b"hdf5.owner" in _command(pid)]
-        import resource
-
+        assert owners
+        usual = {pid: resource.prlimit(pid, resource.RLIMIT_FSIZE) for pid in owners}
+        full = served.path.stat().st_size + (1 << 20)
         for pid in owners:
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
-        reply = peer.ask(command="write", path="/new", data=np.random.default_rng(1).random(1 << 20))
-        assert (reply["status"], reply["code"]) == ("error", "storage")
-        np.testing.assert_array_equal(peer.data("/old"), np.arange(100))
-    with h5py.File(served.path, "r", locking=False) as file:
-        assert "new" not in file
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (full, usual[pid][1]))
+        try:
+            new = np.random.default_rng(1).random(1 << 20)
+            reply = peer.ask(command="write", path=f"{group}/new", data=new)
+            assert (reply["status"], reply["code"]) == ("error", "storage")
+            np.testing.assert_array_equal(peer.data(f"{group}/old"), np.arange(100))
+        finally:
+            for pid in owners:
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, usual[pid])
+        assert peer.ask(command="read", path=f"{group}/new")["status"] == "not_found"
+        assert peer.ask(command="write", path=f"{group}/new", data=new)["status"] == "success"
 
 
-def test_paths_do_not_lead_out_of_the_file(own_served: StartServed, tmp_path: Path) -> None:
-    with h5py.File(tmp_path.parent / "secret.h5", "w") as file:
-        file["secret"] = [1, 2, 3]
-    served = own_served()
-    with h5py.File(served.path, "r+") as file:
-        file["out"] = h5py.ExternalLink(str(tmp_path.parent / "secret.h5"), "/secret")
-        layout = h5py.VirtualLayout((3,), "<i8")
-        layout[:] = h5py.VirtualSource(str(tmp_path.parent / "secret.h5"), "secret", (3,))
-        file.create_virtual_dataset("virtual", layout)
-    with Peer(served.port) as peer:
+def test_paths_do_not_lead_out_of_the_file(read_only: Served) -> None:
+    with Peer(read_only.port) as peer:
         peer.hello()
         for name in ("/out", "/virtual"):
             reply = peer.ask(command="read", path=name)
             assert reply["status"] != "success" or np.asarray(reply["data"]).tolist() == [0, 0, 0]
 
 
-def test_other_machines_are_not_meant_unless_it_is_said(tmp_path: Path) -> None:
-    with h5py.File(tmp_path / "data.h5", "w"):
-        pass
-    command = [sys.executable, "-m", "ndstream", "serve", str(tmp_path / "data.h5"), "--port", "0", "--rpc-port", "0"]
-    done = subprocess.run([*command, "--host", "0.0.0.0"], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "rpc.port: other machines could reach it" in done.stderr
+@pytest.mark.parametrize("public", [False, True])
+def test_other_machines_are_not_meant_unless_it_is_said(tmp_path: Path, public: bool) -> None:
+    make_blank(tmp_path / "data.h5")
+    config = Config(
+        server=ServerSettings(host="0.0.0.0"),
+        roots={"data.h5": tmp_path / "data.h5"},
+        streams={"rpc": StreamSettings(port=0, public=public)},
+    )
+    users = Authenticator(UserFile(tmp_path / "users"), {})
+    try:
+        if public:
+            (stream,) = open_streams(config, Service(store=MemoryStore()), users)
+            stream.close()
+        else:
+            with pytest.raises(ConfigError, match=r"rpc\.port: other machines could reach it"):
+                open_streams(config, Service(store=MemoryStore()), users)
+    finally:
+        users.close()
 
 
-def test_a_file_that_does_not_exist_is_made(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ndstream", "serve", "--writable", str(tmp_path / "new.h5")]
-    with subprocess.Popen([*command, "--port", "0", "--rpc-port", "0"], stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        told = [server.stdout.readline(), server.stdout.readline()]
-        port = int(told[0].rpartition(":")[2])
-        with Peer(port) as peer:
+def test_a_file_that_does_not_exist_is_made_and_an_orderly_end_lets_go(tmp_path: Path) -> None:
+    with LocalServer("--writable", tmp_path / "new.h5", "--port", "0", "--rpc-port", "0") as server:
+        port = server.streams["rpc"]
+        with Peer(port) as peer, Peer(port) as follower:
+            follower.hello()
+            follower.send(packed(command="follow", id=1))
             assert peer.ask(command="write", path="/a", data=[1, 2])["status"] == "success"
-        server.send_signal(signal.SIGTERM)
-        assert server.wait(60) == 0
+            assert server.stop() == 0
+            assert peer.receive() == b""
     with h5py.File(tmp_path / "new.h5") as file:
         assert file["a"][:].tolist() == [1, 2]
-
-
-def test_a_server_that_ends_lets_requests_end(own_served: StartServed) -> None:
-    served = own_served()
-    with Peer(served.port) as peer, Peer(served.port) as follower:
-        follower.hello()
-        follower.send(packed(command="follow", id=1))
-        peer.ask(command="write", path="/x", data=[1])
-        assert served.server.stop() == 0
-        assert peer.receive() == b""
 
 
 def _command(pid: int) -> bytes:

@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 from ndstream.core.dtypes import DType, from_numpy, is_fixed, memory_size, to_numpy
 from ndstream.core.elements import restore
+from ndstream.core.limits import MiB
 from ndstream.errors import InvalidRequest, ProtocolError, TooLarge, UnsupportedDType
 from ndstream.protocols.rpc.dtypes import TEXT, parse, plain_dtype, spell, storable
 from ndstream.wire.framing import Buffer
 
 _RANK = 32
+_PADDED = 64 * MiB
 _ND, _TYPE, _KIND, _SHAPE, _DATA = b"nd", b"type", b"kind", b"shape", b"data"
 
 
@@ -176,6 +178,7 @@ def _listed(elements: list[Any], dtype: DType, shape: tuple[int, ...]) -> NDArra
     if prod(shape) != len(elements):
         raise InvalidRequest(f"{len(elements)} elements do not make an array of shape {shape}")
     if all(isinstance(item, str) for item in elements):
+        check_texts(elements)
         return np.array(elements, "U").reshape(shape)
     base = getattr(dtype, "base", None)
     if base is None or not is_fixed(base):
@@ -226,6 +229,32 @@ def packed_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
         assert dtype.fields is not None
         return np.dtype([(name, packed_dtype(dtype.fields[name][0])) for name in dtype.names])
     return dtype.newbyteorder("<") if dtype.kind != "O" else dtype
+
+
+def fits_padded(longest: int, count: int) -> bool:
+    """Whether text may become an array of numpy, in which every element takes as much as the longest."""
+    return 4 * longest * count <= _PADDED
+
+
+def check_texts(value: list[Any]) -> None:
+    """Refuse nested lists whose text would take much more memory as an array than it has.
+
+    Raises
+    ------
+    TooLarge
+    """
+    longest = count = 0
+    inside = [value]
+    while inside:
+        items = inside.pop()
+        count += len(items)
+        for item in items:
+            if type(item) is str:
+                longest = max(longest, len(item))
+            elif type(item) is list:
+                inside.append(item)
+    if not fits_padded(longest, count):
+        raise TooLarge(f"{count} texts of up to {longest} characters: send fewer of them at a time")
 
 
 def bytes_of(array: NDArray[Any]) -> Buffer:

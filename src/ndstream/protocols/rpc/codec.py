@@ -7,6 +7,7 @@ A payload is taken apart in two steps, so that what is wrong with an array can b
 from __future__ import annotations
 
 import json
+import re
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
@@ -38,7 +39,9 @@ _LAYOUT = 1
 _MORE = 1
 _ALIGNED = 8
 _JSON = frozenset(b"{ \t\n\r")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _WORTH_COMPRESSING = 4 * KiB
+_OBJECT = 64
 
 _NOTHING: frozenset[str] = frozenset()
 _PLAIN = frozenset({str, int, float, bool, type(None), bytes})
@@ -94,10 +97,15 @@ def _read_msgpack(payload: Buffer) -> Any:
 
 
 def _read_json(payload: Buffer) -> Any:
+    text = bytes(payload)
     try:
-        return json.loads(bytes(payload))
+        found = json.loads(text)
+        if _SURROGATE.search(text):
+            # Halves of characters, which are no text: they could be neither stored nor sent back.
+            json.dumps(found, ensure_ascii=False).encode()
     except (ValueError, RecursionError, MemoryError) as error:
         raise ProtocolError(f"not JSON: {error}") from error
+    return found
 
 
 def _map(value: Any) -> dict[str, Any]:
@@ -347,8 +355,8 @@ def failure_fields(failure: Failure, *, typed: bool) -> dict[str, Any]:
 
 
 def nbytes_of(value: Any) -> int:
-    """Bytes of all arrays among the values of a message."""
-    return sum([array.nbytes for array in arrays_in(value)])
+    """Bytes of all arrays among the values of a message; objects count as much work as so many bytes."""
+    return sum([array.size * _OBJECT if array.dtype.hasobject else array.nbytes for array in arrays_in(value)])
 
 
 def arrays_in(value: Any) -> Sequence[NDArray[Any]]:

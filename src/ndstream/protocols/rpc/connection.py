@@ -6,10 +6,11 @@ import asyncio
 import logging
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
 
 from ndstream.core.limits import SLOWEST, KiB, MiB
 from ndstream.errors import (
@@ -28,7 +29,7 @@ from ndstream.protocols.rpc import messages as m
 from ndstream.protocols.rpc.codes import Refused, failure_of
 from ndstream.protocols.rpc.operations import arguments_of
 from ndstream.protocols.rpc.order import Running, running
-from ndstream.protocols.rpc.service import Caller, Fields, Parts
+from ndstream.protocols.rpc.service import Bulk, Caller, Fields, Parts
 from ndstream.protocols.rpc.session import Session, agree, config_fields, read_hello, welcome
 from ndstream.transports.tcp import Link
 from ndstream.wire.framing import Buffer, Fault
@@ -36,10 +37,12 @@ from ndstream.wire.framing import Buffer, Fault
 if TYPE_CHECKING:
     from ndstream.protocols.rpc.serve import Connections
 
+T = TypeVar("T")
+
 _HEAVY = 64 * KiB
 """Bytes of a payload that is taken apart in a thread."""
 _BULKY = 1 * MiB
-"""Bytes of arrays that are put into msgpack or JSON in a thread."""
+"""Bytes of arrays in a message that is put together in a thread."""
 _LINGER = 1.0
 """Seconds in which a peer that is cut off may still take the reason."""
 
@@ -64,9 +67,12 @@ class Connection:
         self._first = True
         self._caller: Caller
         self._waiting: deque[Buffer | Fault] = deque()
+        self._whole = 0
+        self._taken = 0
         self._reader: asyncio.Task[None] | None = None
         self._open: dict[m.Ident | Running, Running] = {}
         self._room = asyncio.Event()
+        self._turn = asyncio.Lock()
         self._held = False
         self._over = False
         self._faulty = False
@@ -80,7 +86,8 @@ class Connection:
         self._access(self._app.admission.anonymous(self.link.address))
         if not self._app.enter(self):
             self._app.counters.add("rpc_errors", label="connections")
-            self._refuse(Refused(Busy("too many connections"), retry_after=1.0), None, m.Form.MSGPACK)
+            # This answers no request, so it has its code; our clients would take us for a server of old without.
+            self._refuse(Refused(Busy("too many connections"), retry_after=1.0), None, m.Form.MSGPACK, typed=True)
             self._end()
 
     def _access(self, access: Any) -> None:
@@ -94,9 +101,8 @@ class Connection:
 
     def _on_end(self, error: Exception | None) -> None:
         self._app.leave(self)
-        self._app.intake.forget(self.link)
         self._over = True
-        self._waiting.clear()
+        self._forget_waiting()
         for one in list(self._open.values()):
             # What writes goes on: it may have begun, and its end is known to the file at least.
             if one.task is not None and one.access != "write":
@@ -106,7 +112,7 @@ class Connection:
         """Send what is left, take no more, and close before long."""
         if not self._over:
             self._over = True
-            self._waiting.clear()
+            self._forget_waiting()
             self.link.finish()
             asyncio.get_running_loop().call_later(_LINGER, self.link.abort)
 
@@ -114,13 +120,14 @@ class Connection:
         """Let what is under way end, then close."""
         self.link.hold()
         while self._reader is not None or self._open:
-            ends = [one.done for one in self._open.values() if not one.streams]
             for one in self._open.values():
-                if one.streams and one.task is not None:
+                if one.streams and one.task is not None and not one.stopped:
+                    one.stopped = True
                     one.task.cancel()
+            ends: list[asyncio.Future[None]] = [one.done for one in self._open.values()]
             if self._reader is not None:
                 ends.append(self._reader)
-            await asyncio.wait(ends) if ends else await asyncio.sleep(0)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         await self.link.drained()
         self.link.close()
 
@@ -147,7 +154,9 @@ class Connection:
     # -- requests --
 
     def _on_frames(self, payloads: list[Buffer]) -> None:
-        self._waiting.extend(payloads)
+        for payload in payloads:
+            self._waiting.append(payload)
+            self._whole += _weight(payload)
         fault = self.link.frames.fault
         if fault is not None and not self._faulty:
             self._faulty = True
@@ -158,10 +167,7 @@ class Connection:
 
     def _weigh(self) -> None:
         """Read on, or not: by what waits here, and by what all connections hold together."""
-        held = self.link.frames.held
-        if held or self._waiting:
-            held += sum([len(one) for one in self._waiting if not isinstance(one, Fault)])
-        self._app.intake.note(self.link, held)
+        self._app.intake.note(self.link, 0 if self._over else self.link.frames.held, self._whole)
         full = len(self._waiting) + len(self._open) >= self._limits.in_flight
         if full != self._held and not self.link.closed:
             self._held = full
@@ -169,6 +175,11 @@ class Connection:
                 self.link.hold()
             else:
                 self.link.release()
+
+    def _forget_waiting(self) -> None:
+        self._whole -= sum([_weight(one) for one in self._waiting])
+        self._waiting.clear()
+        self._weigh()
 
     async def _read(self) -> None:
         """Take requests apart and start them, until none is left."""
@@ -178,41 +189,47 @@ class Connection:
                 if isinstance(payload, Fault):
                     self._refuse_frame(payload)
                     return
-                await self._take(payload)
-                self._weigh()
+                self._taken = _weight(payload)
+                try:
+                    await self._take(payload)
+                finally:
+                    self._whole -= self._taken
+                    self._taken = 0
+                    self._weigh()
+        except Exception as error:  # noqa: BLE001 - logged with its trace, told as an incident
+            # Nobody can tell what else it would be taken for.
+            self._refuse(_incident("a request", error), None, m.Form.MSGPACK)
+            self._end()
         finally:
             self._reader = None
 
     async def _take(self, payload: Buffer) -> None:
         """Start what one payload asks for; wait for its end when it has no id."""
-        extended = self._session is not None
-        try:
-            if len(payload) > _HEAVY:
-                unpacked = await asyncio.to_thread(codec.unpack, payload, extended=extended)
-            else:
-                unpacked = codec.unpack(payload, extended=extended)
-        except ProtocolError as error:
-            self._refuse(error, None, m.Form.MSGPACK)
-            self._end()
-            return
+        session, heavy = self._session, len(payload) > _HEAVY
+        agreed = codec.Agreed() if session is None else session.agreed
         ident: m.Ident | None = None
+        form = m.Form.MSGPACK
         try:
-            if self._session is None:
+            unpacked = await _aside(heavy, codec.unpack, payload, extended=session is not None)
+            form = unpacked.form
+            if session is None:
                 _check_original(unpacked.fields)
             else:
                 ident = codec.ident_of(unpacked.fields)
                 if ident is not None and ident in self._open:
                     raise InvalidRequest(f"request {ident!r} is under way already")
-            fields = codec.restore(unpacked, self._session.agreed if self._session else codec.Agreed())
-            request = codec.request_of(fields, unpacked.form, ident)
+            # What is compressed may be long in spite of a short frame.
+            expands = bool(agreed.codecs) and bool(unpacked.bodies)
+            fields = await _aside(heavy or expands, codec.restore, unpacked, agreed)
+            request = codec.request_of(fields, form, ident)
         except ProtocolError as error:
-            self._refuse(error, ident, unpacked.form)
+            self._refuse(error, ident, form)
             self._end()
             return
         except NDStreamError as error:
-            self._refuse(error, ident, unpacked.form)
+            self._refuse(error, ident, form)
             return
-        await self._start(request, heavy=len(payload) > _HEAVY)
+        await self._start(request, heavy=heavy)
 
     async def _start(self, request: m.Request, *, heavy: bool) -> None:
         first, self._first = self._first, False
@@ -220,23 +237,30 @@ class Connection:
             await self._greet(request, first=first)
             return
         if self._session is not None and request.command == "cancel":
-            self._cancel(request)
+            await self._cancel(request)
             return
         while len(self._open) >= self._limits.in_flight:
             self._room.clear()
             await self._room.wait()
         one = running(request)
+        one.nbytes, self._taken = self._taken, 0
         one.before = [other.done for other in self._open.values() if one.conflicts(other)]
         key = one if request.ident is None else request.ident
         self._open[key] = one
-        one.task = asyncio.current_task() if request.ident is None else None
         if request.ident is None:
+            one.task = asyncio.current_task()
             await self._carry_out(request, one, key, heavy=heavy)
         else:
             work = self._carry_out(request, one, key, heavy=heavy)
             one.task = asyncio.get_running_loop().create_task(work)
-            # Who is cancelled before the first step never comes to its end.
-            one.task.add_done_callback(lambda _: self._finish(one, key))
+            one.task.add_done_callback(lambda _: self._never_begun(request, one, key))
+
+    def _never_begun(self, request: m.Request, one: Running, key: m.Ident | Running) -> None:
+        """End a request that was cancelled before its first step."""
+        if not one.done.done():
+            if one.cancelled:
+                self._refuse(_TAKEN_BACK, request.ident, request.form)
+            self._finish(one, key)
 
     async def _carry_out(self, request: m.Request, one: Running, key: m.Ident | Running, *, heavy: bool) -> None:
         """Answer one request, whatever becomes of it."""
@@ -244,9 +268,13 @@ class Connection:
             for earlier in one.before:
                 if not earlier.done():
                     await asyncio.wait([earlier])
+            # Who does not take replies gets no new ones made.
+            await self.link.drained()
             answer = await self._answer(request, one, heavy=heavy)
             if isinstance(answer, dict):
                 await self._send(answer, request)
+            elif isinstance(answer, Bulk):
+                await self._send_bulk(answer, request)
             else:
                 one.streams = True
                 await self._stream(answer, request)
@@ -255,23 +283,21 @@ class Connection:
         except asyncio.CancelledError:
             if not one.cancelled:
                 raise
-            self._refuse(Cancelled("taken back by the client"), request.ident, request.form)
-        except Exception as error:
-            incident = secrets.token_hex(4)
-            log.error("%s failed, incident %s", request.command, incident, exc_info=error)
-            failed = Refused(ServiceError(f"internal error, logged as {incident}"), incident=incident)
-            self._refuse(failed, request.ident, request.form)
+            self._refuse(_TAKEN_BACK, request.ident, request.form)
+        except Exception as error:  # noqa: BLE001 - logged with its trace, told as an incident
+            self._refuse(_incident(request.command, error), request.ident, request.form)
         finally:
             self._finish(one, key)
 
     def _finish(self, one: Running, key: m.Ident | Running) -> None:
         if not one.done.done():
             del self._open[key]
+            self._whole -= one.nbytes
             one.done.set_result(None)
             self._room.set()
             self._weigh()
 
-    async def _answer(self, request: m.Request, one: Running, *, heavy: bool) -> Fields | Parts:
+    async def _answer(self, request: m.Request, one: Running, *, heavy: bool) -> Fields | Bulk | Parts:
         command, caller, session = request.command, self._caller, self._session
         self._app.counters.add("rpc_requests", label=command if command in m.COMMANDS else "unknown")
         if command not in m.COMMANDS or (session is None and command not in m.ORIGINAL):
@@ -280,7 +306,7 @@ class Connection:
             raise NotAuthenticated("this server asks for a token, which hello carries")
         if session is not None:
             session.check(request)
-        arguments = arguments_of(command, request.arguments, known_only=session is None)
+        arguments = await _aside(heavy, arguments_of, command, request.arguments, known_only=session is None)
         if command == "get_config":
             return config_fields(request.form, self._limits, known=session is not None)
         if isinstance(arguments, m.Follow):
@@ -315,13 +341,20 @@ class Connection:
         writable = self._app.commands.writable(access)
         await self._send(welcome(session, self._limits, writable=writable), request)
 
-    def _cancel(self, request: m.Request) -> None:
-        target = self._open.get(request.arguments.get("target", ""))
-        found = target is not None and target.streams and target.task is not None
-        if target is not None and target.task is not None and found:
-            target.cancelled = True
-            target.task.cancel()
-        self._put(codec.pack(_named({"status": "success", "cancelled": found}, request.ident), m.Form.MSGPACK))
+    async def _cancel(self, request: m.Request) -> None:
+        """End a request that does not write; what writes may have begun, and is told of when it ends."""
+        self._app.counters.add("rpc_requests", label="cancel")
+        try:
+            target = msgspec.convert(request.arguments, m.Cancel).target
+        except msgspec.ValidationError as error:
+            self._refuse(InvalidRequest(f"cancel: {error}"), request.ident, request.form)
+            return
+        one = self._open.get(target)
+        found = one is not None and one.access != "write" and not one.cancelled and not one.done.done()
+        if one is not None and one.task is not None and found:
+            one.cancelled = True
+            one.task.cancel()
+        await self._send({"status": "success", "cancelled": found}, request)
 
     # -- replies --
 
@@ -337,11 +370,8 @@ class Connection:
         form = m.Form.EXTENDED if more else self._form(request.form, fields)
         named = _named(fields, request.ident)
         compress = self._session is not None and self._session.compresses
-        bulky = (form is not m.Form.EXTENDED or compress) and codec.nbytes_of(fields) > _BULKY
-        if bulky:
-            payload = await asyncio.to_thread(codec.pack, named, form, more=more, compress=compress)
-        else:
-            payload = codec.pack(named, form, more=more, compress=compress)
+        bulky = codec.nbytes_of(fields) > _BULKY
+        payload = await _aside(bulky, codec.pack, named, form, more=more, compress=compress)
         length = sum([len(piece) for piece in payload])
         if length > self._caller.frame:
             raise Refused(
@@ -349,11 +379,20 @@ class Connection:
                 nbytes=length,
                 limit=self._caller.frame,
             )
+        # Before it is sent, and nothing to wait for behind it: who is cancelled has not been answered.
+        await self.link.drained()
         self._put(payload)
-        if self.link.unsent:
-            await self.link.drained()
 
-    async def _stream(self, parts: AsyncIterator[Fields], request: m.Request) -> None:
+    async def _send_bulk(self, bulk: Bulk, request: m.Request) -> None:
+        """Make a reply that is large, one of a connection at a time."""
+        try:
+            async with self._turn:
+                await self.link.drained()
+                await self._send(await bulk.make(), request)
+        finally:
+            await bulk.aclose()
+
+    async def _stream(self, parts: Parts, request: m.Request) -> None:
         """Send a reply of several frames: all but the last say that more follow."""
         late: Fields | None = None
         try:
@@ -366,8 +405,7 @@ class Connection:
                     late = None
             await self._send(late or {"status": "success"}, request)
         finally:
-            with suppress(AttributeError):
-                await parts.aclose()  # type: ignore[attr-defined]  # of generators
+            await parts.aclose()
 
     def _refuse(
         self, error: NDStreamError | Refused, ident: m.Ident | None, form: m.Form, *, typed: bool = False
@@ -392,6 +430,26 @@ class Connection:
     def _put(self, payload: list[Buffer]) -> None:
         if not self._over:
             self.link.send(payload)
+
+
+_TAKEN_BACK = Cancelled("taken back by the client")
+
+
+async def _aside(heavy: bool, function: Callable[..., T], *arguments: Any, **how: Any) -> T:
+    """Call a function, in a thread when it has much to do."""
+    return await asyncio.to_thread(function, *arguments, **how) if heavy else function(*arguments, **how)
+
+
+def _weight(payload: Buffer | Fault) -> int:
+    """Bytes that a payload takes in `Intake`: small ones are counted by `in_flight`."""
+    return len(payload) if isinstance(payload, memoryview) else 0
+
+
+def _incident(what: str, error: Exception) -> Refused:
+    """Log a failure that should not be, and tell no more of it than where to find it."""
+    incident = secrets.token_hex(4)
+    log.error("%s failed, incident %s", what, incident, exc_info=error)
+    return Refused(ServiceError(f"internal error, logged as {incident}"), incident=incident)
 
 
 def _check_original(fields: Fields) -> None:

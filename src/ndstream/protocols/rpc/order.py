@@ -24,6 +24,10 @@ class Running:
         What it does to that.
     done : Future
         Done when it is answered.
+    cancelled, stopped : bool
+        Whether its client has taken it back, or the server ends.
+    nbytes : int
+        Memory of its payload.
     """
 
     path: str
@@ -32,6 +36,8 @@ class Running:
     task: asyncio.Task[None] | None = None
     streams: bool = False
     cancelled: bool = False
+    stopped: bool = False
+    nbytes: int = 0
     before: list[asyncio.Future[None]] = field(default_factory=list)
 
     def conflicts(self, other: Running) -> bool:
@@ -45,6 +51,13 @@ def running(request: Request) -> Running:
     """Note what a request is about."""
     access = _EVERYWHERE.get(request.command) or COMMANDS.get(request.command, _UNKNOWN)[1]
     path = request.arguments.get("path")
-    name = path.strip("/") if isinstance(path, str) else ""
+    name = _plain(path) if isinstance(path, str) else ""
     done = asyncio.get_running_loop().create_future()
     return Running(path=f"/{name}/" if name else "/", access=access, done=done)
+
+
+def _plain(path: str) -> str:
+    """One spelling for all that HDF5 takes for the same path."""
+    if "//" in path or "." in path:
+        path = "/".join([part for part in path.split("/") if part not in ("", ".")])
+    return path.strip("/")

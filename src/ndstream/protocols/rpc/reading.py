@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from math import prod
 from typing import Any
 
@@ -23,7 +23,9 @@ from ndstream.protocols.rpc.values import SERIALIZED, Presentation, shown
 _HANDLE = 8
 """Bytes that an element of variable length takes besides its own."""
 _PROMPT = 1024
-"""Selections that are read in the event loop; more in a thread."""
+"""Selections that are read in the event loop, elements that become an array there; more in a thread."""
+_BULKY = 1 << 20
+"""Bytes of arrays that are put together in the event loop."""
 
 
 class Data:
@@ -60,7 +62,11 @@ class Data:
             arrays = [await self._array(reading) for reading in self._readings]
         finally:
             await self.aclose()
-        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+        if len(arrays) == 1:
+            return arrays[0]
+        if self.nbytes > _BULKY or len(arrays) > _PROMPT:
+            return await asyncio.to_thread(np.concatenate, arrays)
+        return np.concatenate(arrays)
 
     def shown(self, array: NDArray[Any], *, original: bool) -> Any:
         """Value that is sent for all of it."""
@@ -69,7 +75,7 @@ class Data:
     async def _array(self, reading: Reading) -> NDArray[Any]:
         if reading.nbytes is None:
             elements = [item async for items in reading.elements() for item in items]
-            return self._presentation.of_elements(elements, reading.shape)
+            return await self._of_elements(elements, reading.shape)
         if reading.ready is not None:
             return self._presentation.of_bytes(reading.ready, reading.shape)
         made = bytearray(reading.nbytes)
@@ -77,9 +83,16 @@ class Data:
         async for buffer in reading.buffers():
             made[at : at + len(buffer)] = buffer
             at += len(buffer)
+        if len(made) > _BULKY:
+            return await asyncio.to_thread(self._presentation.of_bytes, memoryview(made), reading.shape)
         return self._presentation.of_bytes(memoryview(made), reading.shape)
 
-    async def parts(self, piece: int) -> AsyncIterator[dict[str, Any]]:
+    async def _of_elements(self, elements: list[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+        if len(elements) > _PROMPT:
+            return await asyncio.to_thread(self._presentation.of_elements, elements, shape)
+        return self._presentation.of_elements(elements, shape)
+
+    async def parts(self, piece: int) -> AsyncGenerator[dict[str, Any], None]:
         """Fields of the frames of a stream: pieces of about `piece` bytes, flat, each with where it starts."""
         start = 0
         try:
@@ -96,7 +109,7 @@ class Data:
             if reading.nbytes is None:
                 async for elements in reading.elements():
                     for some in _light(elements, piece // 2):
-                        yield self._presentation.of_elements(some, (len(some),))
+                        yield await self._of_elements(some, (len(some),))
                 continue
             itemsize = memory_size(reading.dtype)
             step = max(1, piece // itemsize) * itemsize

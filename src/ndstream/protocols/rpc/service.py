@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -40,10 +40,18 @@ from ndstream.protocols.rpc.values import Stored, payload_of, to_array, to_store
 T = TypeVar("T")
 
 Fields: TypeAlias = dict[str, Any]
-Parts: TypeAlias = AsyncIterator[Fields]
+Parts: TypeAlias = AsyncGenerator[Fields, None]
 """Fields of the frames of a streamed reply; all but the last one say that more follow."""
 
 _ATTEMPTS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Bulk:
+    """A reply that takes much memory, which is made when it can be sent; `aclose` in any case."""
+
+    make: Callable[[], Awaitable[Fields]]
+    aclose: Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,19 +119,19 @@ class Commands:
         """Whether the caller may write."""
         return self._writing is not None and access.writes(self._path)
 
-    async def answer(self, name: str, arguments: m.Command, caller: Caller) -> Fields | Parts:
+    async def answer(self, name: str, arguments: m.Command, caller: Caller) -> Fields | Bulk | Parts:
         """Carry out a command.
 
         Returns
         -------
-        dict, or async iterator of dict
-            Fields of the reply, or of its frames.
+        dict, Bulk, or async generator of dict
+            Fields of the reply, what makes them, or those of its frames.
 
         Raises
         ------
         NDStreamError, Refused
         """
-        found: Fields | Parts = await self._answers[name](arguments, caller)
+        found: Fields | Bulk | Parts = await self._answers[name](arguments, caller)
         return found
 
     async def _done(self, command: m.Nothing | m.Flush, caller: Caller) -> Fields:
@@ -132,7 +140,7 @@ class Commands:
 
     # -- reading --
 
-    async def _read(self, command: m.Read, caller: Caller) -> Fields | Parts:
+    async def _read(self, command: m.Read, caller: Caller) -> Fields | Bulk | Parts:
         most = caller.frame if command.max_bytes is None else min(command.max_bytes, caller.frame)
         try:
             data = await read_data(self._store, self._path, command, caller.access, self._limits)
@@ -153,6 +161,8 @@ class Commands:
                 nbytes=data.nbytes,
                 limit=most,
             )
+        if data.nbytes > m.PIECE:
+            return Bulk(lambda: self._whole(command, data, caller), data.aclose)
         return await self._whole(command, data, caller)
 
     async def _whole(self, command: m.Read, data: Data, caller: Caller) -> Fields:

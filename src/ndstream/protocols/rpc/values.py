@@ -98,6 +98,8 @@ def _as_array(value: Any) -> NDArray[Any] | None:
         return value
     if isinstance(value, dict | bytes | None):
         return None
+    if isinstance(value, list):
+        arrays.check_texts(value)
     try:
         found: NDArray[Any] = np.array(value)
     except (ValueError, TypeError, OverflowError):
@@ -212,7 +214,10 @@ class Presentation:
 
 
 def _texts_of(texts: list[str], shape: tuple[int, ...]) -> NDArray[Any]:
-    return np.array(texts, "U").reshape(shape) if texts else np.empty(shape, "U1")
+    if not texts:
+        return np.empty(shape, "U1")
+    padded = arrays.fits_padded(max(map(len, texts)), len(texts))
+    return np.array(texts, "U" if padded else object).reshape(shape)
 
 
 def _holds_text(dtype: DType) -> bool:

@@ -1,0 +1,261 @@
+"""What a connection may take: memory, time, places (C2, C3; acceptance 15, 19, 21)."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.protocols.rpc.hosted import hosted
+from tests.protocols.rpc.peer import Peer, frame, packed, taken_apart
+
+import ndstream
+from ndstream.core.limits import KiB, MiB
+from ndstream.errors import Busy, ConnectionLost
+from ndstream.protocols.rpc.intake import Intake
+from ndstream.stores.memory import Array
+from ndstream.transports.tcp import Link
+
+ROWS = np.arange(10 * 65_536, dtype="<i4").reshape(-1, 64)
+ZEROS = np.zeros((1 << 20) + 1)
+
+
+def test_a_frame_that_comes_drop_by_drop_is_cut() -> None:
+    with hosted(frame_timeout=60.0) as host, Peer(host.port) as idle, Peer(host.port) as slow:
+        slow.socket.sendall(b"\x00\x00\x10\x00\x81")
+        host.until(lambda: any(one.link.frames.partial for one in host.connections))
+        host.check()
+        # However long this machine has been up: the time of a frame begins with its connection.
+        assert len(host.connections) == 2
+        host.check(later=70)
+        host.check(later=140)
+        assert slow.receive() == b""
+        assert idle.ask(command="get_config")["status"] == "success"
+
+
+def test_a_long_frame_that_goes_on_is_not_cut() -> None:
+    payload = packed(command="write", path="/x", data=np.zeros(1 << 18))
+    whole = frame(payload)
+    with hosted(frame_timeout=60.0) as host, Peer(host.port) as peer:
+        for start in range(0, len(whole), 1 << 19):
+            peer.socket.sendall(whole[start : start + (1 << 19)])
+            host.check()
+        assert peer.reply()["status"] == "success"
+
+
+def test_more_connections_than_there_may_be() -> None:
+    async def one_too_many(port: int) -> None:
+        with pytest.raises(Busy):
+            await ndstream.HDF5Client(port=port).ping()
+
+    with hosted(connections=2) as host, Peer(host.port) as first, Peer(host.port) as second:
+        assert first.ask(command="get_config") == second.ask(command="get_config")
+        with Peer(host.port) as third:
+            assert third.reply()["code"] == "busy"
+            assert third.receive() == b""
+        asyncio.run(one_too_many(host.port))
+        assert first.ask(command="get_config")["status"] == "success"
+
+
+def test_who_does_not_read_is_not_read_either() -> None:
+    """Replies that are not taken stop what makes them, and requests beyond `in_flight` stay with who sends them."""
+    with hosted({"x": Array(ZEROS)}, in_flight=4) as host, Peer(host.port) as peer, Peer(host.port) as other:
+        peer.hello()
+        (greedy,) = [one for one in host.connections if one._session is not None]
+        for number in range(40):
+            peer.send(packed(command="read", path="/x", id=number))
+        host.until(lambda: greedy.link.unsent and greedy._held)
+        assert other.ask(command="get_config")["status"] == "success"
+        assert host.call(lambda: len(greedy._open)) <= 4
+        # One reply is on its way, none is made meanwhile.
+        assert host.call(greedy.link.transport.get_write_buffer_size) < 2 * ZEROS.nbytes
+        assert sorted(peer.reply()["id"] for _ in range(40)) == list(range(40))
+
+
+def test_frames_that_are_worked_on_count_too() -> None:
+    payloads = [packed(command="write", path=f"/{number}", data=np.zeros(75_000), id=number) for number in range(6)]
+    with hosted(frame=1 * MiB, frames=1 * MiB) as host, Peer(host.port) as peer, Peer(host.port) as other:
+        peer.hello()
+        (one,) = [one for one in host.connections if one._session is not None]
+        host.call(host.store.gate.clear)
+        peer.socket.settimeout(0.0)
+        sent = memoryview(b"".join(map(frame, payloads)))
+        while sent and not host.call(lambda: host.app.intake.holds(one.link)):
+            try:
+                sent = sent[peer.socket.send(sent[: 64 * KiB]) :]
+            except BlockingIOError:
+                continue
+        # What the kernel took for us is not read.
+        host.until(lambda: host.app.intake.holds(one.link))
+        assert host.call(lambda: host.app.intake.total) <= 3 * MiB
+        assert host.call(lambda: len(one._open)) < len(payloads)
+        peer.socket.settimeout(60.0)
+        assert other.ask(command="get_config")["status"] == "success"
+        host.call(host.store.gate.set)
+        peer.socket.sendall(sent)
+        assert sorted(peer.reply()["id"] for _ in payloads) == list(range(6))
+        host.until(lambda: host.app.intake.total == 0)
+
+
+class Counted(Link):
+    """Notes whether it is held."""
+
+    def __init__(self) -> None:
+        super().__init__(1, lambda payloads: None, lambda error: None)
+        self.held = 0
+
+    def hold(self) -> None:
+        self.held += 1
+
+    def release(self) -> None:
+        self.held -= 1
+
+
+def test_the_oldest_frame_goes_on_when_nothing_else_would() -> None:
+    intake = Intake(100)
+    first, second, third = Counted(), Counted(), Counted()
+    intake.note(first, 40, 0)
+    intake.note(second, 50, 0)
+    intake.note(first, 60, 0)
+    intake.note(second, 60, 0)
+    assert (first.held, second.held) == (0, 1)
+    intake.note(third, 0, 70)
+    intake.note(first, 70, 0)
+    # Now there is something that ends by itself.
+    assert (first.held, second.held, intake.holds(first)) == (1, 1, True)
+    intake.note(third, 0, 0)
+    assert (first.held, second.held) == (0, 1)
+    intake.note(first, 0, 0)
+    assert (second.held, intake.total) == (0, 60)
+    intake.note(second, 0, 0)
+    assert intake.total == 0
+
+
+def test_a_stream_comes_in_pieces_that_are_all_of_it() -> None:
+    with hosted({"x": Array(ROWS)}, frame=256 * KiB) as host, Peer(host.port) as peer:
+        peer.hello()
+        whole = peer.ask(command="read", path="/x")
+        assert whole["code"] == "too_large"
+        assert whole["details"] == {"nbytes": ROWS.nbytes, "limit": 256 << 10}
+        peer.send(packed(command="read", path="/x", stream=True, id=1))
+        found: list[np.ndarray[Any, Any]] = []
+        more = True
+        while more:
+            payload = peer.receive()
+            assert len(payload) <= 256 << 10
+            fields, more = taken_apart(payload) if payload[0] == 0xC1 else ({}, False)
+            if more:
+                assert fields["start"] == sum([len(piece) for piece in found])
+                found.append(fields["data"])
+        np.testing.assert_array_equal(np.concatenate(found), ROWS.reshape(-1))
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_stream_is_cancelled(together: bool) -> None:
+    """Also before it has begun; either way it has one end, and nothing comes behind that."""
+    with hosted({"x": Array(ROWS)}, frame=256 * KiB) as host, Peer(host.port) as peer:
+        peer.hello()
+        asked = frame(packed(command="read", path="/x", stream=True, id=2))
+        cancel = frame(packed(command="cancel", target=2, id=3))
+        seen: list[dict[str, Any]] = []
+        if together:
+            peer.socket.sendall(asked + cancel)
+        else:
+            peer.socket.sendall(asked)
+            seen.append(peer.reply())
+            peer.socket.sendall(cancel)
+        peer.send(packed(command="ping", id=4))
+        while not {2, 3, 4} <= {reply["id"] for reply in seen if "status" in reply}:
+            seen.append(peer.reply())
+        ends = {reply["id"]: reply for reply in seen if "status" in reply}
+        assert len([reply for reply in seen if reply["id"] == 2 and "status" in reply]) == 1
+        assert ends[2].get("code") == "cancelled" or (not together and ends[2]["status"] == "success")
+        if together:
+            assert ends[3]["cancelled"] is True
+        assert peer.ask(command="ping", id=5) == {"id": 5, "status": "success"}
+
+
+def test_what_writes_is_not_cancelled() -> None:
+    with hosted() as host, Peer(host.port) as peer:
+        peer.hello()
+        host.call(host.store.gate.clear)
+        peer.send(packed(command="write", path="/x", data=[1], id=1))
+        assert peer.ask(command="cancel", target=1, id=2)["cancelled"] is False
+        host.call(host.store.gate.set)
+        assert peer.reply() == {"id": 1, "status": "success"}
+
+
+@pytest.mark.parametrize("target", [None, [1], {"a": 1}, 1.5])
+def test_cancel_of_what_is_no_id(target: Any) -> None:
+    with hosted() as host, Peer(host.port) as peer:
+        peer.hello()
+        assert peer.ask(command="cancel", target=target, id=1)["code"] == "bad_request"
+        assert peer.ask_json(command="cancel", target=7, id="x") == {"id": "x", "status": "success", "cancelled": False}
+        assert peer.ask(command="ping") == {"status": "success"}
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_arrays_longer_than_a_frame(compress: bool) -> None:
+    values = np.random.default_rng(1).integers(0, 1000, (2000, 300)).astype("<i4")
+    texts = np.array([f"text {number}" * (number % 40) for number in range(5000)])
+
+    async def work(port: int) -> None:
+        async with ndstream.HDF5Client(port=port, unwrap=True, compress=compress) as client:
+            await client.write("/long", values, compression="gzip")
+            np.testing.assert_array_equal(await client.read("/long"), values)
+            np.testing.assert_array_equal(await client.read("/long", np.s_[5:1500:3]), values[5:1500:3])
+            for start in range(0, 5000, 500):
+                await client.append("/texts", texts[start : start + 500])
+            np.testing.assert_array_equal(await client.read("/texts"), texts)
+
+    with hosted(frame=256 * KiB) as host:
+        asyncio.run(work(host.port))
+
+
+def test_a_lost_connection_tells_which_writes_are_unknown() -> None:
+    async def work(port: int, lose: Any) -> None:
+        client = ndstream.HDF5Client(port=port, unwrap=True)
+        await client.connect()
+        asked = [asyncio.create_task(client.append("/x", np.zeros(9))), asyncio.create_task(client.read("/x"))]
+        await asyncio.to_thread(lose)
+        write, read = await asyncio.gather(*asked, return_exceptions=True)
+        assert isinstance(write, ConnectionLost)
+        assert "whether it was carried out is unknown" in str(write)
+        assert isinstance(read, ConnectionLost)
+        assert "unknown" not in str(read)
+        assert await client.ping() is None
+        await client.close()
+
+    with hosted() as host:
+
+        def lose() -> None:
+            host.until(lambda: any(len(one._open) == 2 for one in host.connections))
+            for one in host.connections:
+                host.call(one.link.abort)
+
+        host.call(host.store.gate.clear)
+        asyncio.run(work(host.port, lose))
+
+
+def test_text_that_would_take_far_more_as_an_array() -> None:
+    bomb = ["x" * 60_000] + [""] * 60_000
+    with hosted() as host, Peer(host.port) as peer:
+        assert "fewer" in peer.ask(command="write", path="/x", data=bomb)["message"]
+        assert peer.ask(command="write", path="/x", data=bomb[:100])["status"] == "success"
+
+
+def test_drained_servers_end_streams_and_close() -> None:
+    with ExitStack() as peers:
+        with hosted() as host:
+            follower, writer = peers.enter_context(Peer(host.port)), peers.enter_context(Peer(host.port))
+            follower.hello()
+            follower.send(packed(command="follow", id=1))
+            assert follower.ask(command="ping", id=2)["status"] == "success"
+            host.call(host.store.gate.clear)
+            writer.send(packed(command="write", path="/x", data=[1]))
+            host.until(lambda: any(one._reader is not None for one in host.connections))
+        # The server is gone: it has answered what was under way, and ended what has no end.
+        assert writer.reply()["status"] == "success"
+        assert writer.receive() == follower.receive() == b""
