@@ -20,12 +20,18 @@ if TYPE_CHECKING:
     from ndstream.client.rpc import BlockingHDF5Client, HDF5Client
     from ndstream.client.settings import Config
     from ndstream.client.streaming_decoder import StreamingDecoder
+    from ndstream.core.modes import BIND, CONNECT, PUB, PULL, PUSH, SUB
     from ndstream.errors import NDStreamError
     from ndstream.errors import NDStreamError as HDFStreamRequestError
     from ndstream.session import aopen, get_config, open, open_any, set_config, verify_cert  # noqa: A004 - see session
+    from ndstream.streams.handlers import ReceiveHandler, receive_handlers, send_handlers
+    from ndstream.streams.messages import Message, Statistics
+    from ndstream.streams.stream import Stream, connect, disconnect
 
 __all__ = [
+    "BIND",
     "BlockingHDF5Client",
+    "CONNECT",
     "Config",
     "Empty",
     "ExternalLink",
@@ -33,43 +39,69 @@ __all__ = [
     "HDFStreamRequestError",
     "HardLink",
     "LocalOrRemoteFile",
+    "Message",
     "NDStreamError",
+    "PUB",
+    "PULL",
+    "PUSH",
+    "ReceiveHandler",
     "RemoteDataset",
     "RemoteDirectory",
     "RemoteFile",
     "RemoteGroup",
+    "SUB",
     "SoftLink",
+    "Statistics",
+    "Stream",
     "StreamingDecoder",
     "aopen",
+    "connect",
     "disable_progress",
+    "disconnect",
     "get_config",
     "open",
     "open_any",
+    "receive_handlers",
+    "send_handlers",
     "set_config",
     "set_progress_delay",
     "verify_cert",
 ]
 
 _HOMES = {
+    "BIND": "core.modes",
     "BlockingHDF5Client": "client.rpc",
+    "CONNECT": "core.modes",
     "Config": "client.settings",
     "Empty": "client.empty",
     "ExternalLink": "client.links",
     "HDF5Client": "client.rpc",
     "HardLink": "client.links",
     "LocalOrRemoteFile": "client.local",
+    "Message": "streams.messages",
     "NDStreamError": "errors",
+    "PUB": "core.modes",
+    "PULL": "core.modes",
+    "PUSH": "core.modes",
+    "ReceiveHandler": "streams.handlers",
     "RemoteDataset": "client.datasets",
     "RemoteDirectory": "client.directories",
     "RemoteFile": "client.files",
     "RemoteGroup": "client.groups",
+    "SUB": "core.modes",
     "SoftLink": "client.links",
+    "Statistics": "streams.messages",
+    "Stream": "streams.stream",
     "StreamingDecoder": "client.streaming_decoder",
     "aopen": "session",
+    "connect": "streams.stream",
     "disable_progress": "client.progress",
+    "disconnect": "streams.stream",
     "get_config": "session",
     "open": "session",
     "open_any": "session",
+    "receive_handlers": "streams.handlers",
+    "send_handlers": "streams.handlers",
     "set_config": "session",
     "set_progress_delay": "client.progress",
     "verify_cert": "session",

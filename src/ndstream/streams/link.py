@@ -1,0 +1,241 @@
+"""What the synchronous and the asynchronous stream share: everything but waiting."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from threading import RLock
+from typing import Any, Final
+
+from ndstream.core.limits import DEFAULT_LIMITS, Limits
+from ndstream.core.modes import BIND, CONNECT, Mode, Policy
+from ndstream.core.packets import Buffer, Decoding
+from ndstream.errors import ConnectionLost, InvalidRequest, NotAuthenticated, UnknownHtype
+from ndstream.streams.handlers import Parts, Receive, Send, send_handlers
+from ndstream.streams.intake import SKIPPED, Intake, OnError
+from ndstream.streams.messages import Message, Totals
+from ndstream.streams.sending import Sending, Sent
+from ndstream.transports.zmq.channel import BATCH, Channel, Context, Options
+from ndstream.transports.zmq.keys import Curve
+from ndstream.wire.multipart import Codecs
+
+_log = logging.getLogger(__name__)
+
+NOTHING: Final = object()
+"""No message is there now."""
+
+_FEW = 8  # messages that libzmq queues when the oldest are to be dropped: those cannot be
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What `ndstream.connect` takes, checked.
+
+    Raises
+    ------
+    InvalidRequest
+    """
+
+    address: str
+    conn_type: str = CONNECT
+    mode: Mode = Mode.PULL
+    queue_size: int = 100
+    receive_timeout: float | None = None
+    send_timeout: float | None = None
+    linger: int = 1000
+    copy: bool = True
+    context: Context | None = None
+    topics: tuple[bytes, ...] = (b"",)
+    policy: Policy | None = None
+    on_error: OnError = "raise"
+    compressed: bool = False
+    curve: Curve | None = None
+    limits: Limits = DEFAULT_LIMITS
+
+    def __post_init__(self) -> None:
+        if self.conn_type not in (CONNECT, BIND):
+            raise InvalidRequest(f"conn_type is {self.conn_type!r}; it can be {CONNECT!r} or {BIND!r}")
+        if self.policy not in (None, "block", "drop-newest", "drop-oldest"):
+            raise InvalidRequest(f"policy is {self.policy!r}; it can be 'block', 'drop-newest' or 'drop-oldest'")
+        if self.queue_size < 0:
+            raise InvalidRequest(f"queue_size is {self.queue_size}")
+
+    @property
+    def effective_policy(self) -> Policy:
+        """Policy, that of the mode if none was named."""
+        return self.policy or ("drop-newest" if self.mode is Mode.PUB else "block")
+
+    def options(self) -> Options:
+        """How the channel is opened."""
+        oldest_go = self.effective_policy == "drop-oldest" and self.mode.sends
+        return Options(
+            address=self.address,
+            mode=self.mode,
+            bind=self.conn_type == BIND,
+            queue_size=min(self.queue_size or _FEW, _FEW) if oldest_go else self.queue_size,
+            linger=self.linger,
+            copy=self.copy,
+            longest_part=self.limits.message_part,
+            topics=self.topics,
+            curve=self.curve,
+            context=self.context,
+        )
+
+
+def mode_of(mode: int) -> Mode:
+    """Mode by its number, as `zmq` has it too.
+
+    Raises
+    ------
+    InvalidRequest
+    """
+    try:
+        return Mode(int(mode))
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(f"mode is {mode!r}; it can be PUB, SUB, PUSH or PULL") from error
+
+
+def seconds(timeout: float | None) -> float | None:
+    """Seconds of a time-out in milliseconds; None and negative ones are without end."""
+    return None if timeout is None or timeout < 0 else timeout / 1000
+
+
+@dataclass(slots=True)
+class Deadline:
+    """A point of time, if there is one."""
+
+    timeout: float | None
+    begin: float = field(default_factory=time.monotonic)
+
+    def left(self) -> float | None:
+        """Seconds until then, at least 0; None is without end."""
+        return None if self.timeout is None else max(0.0, self.begin + self.timeout - time.monotonic())
+
+
+class Link:
+    """A stream that is connected; nothing here waits, but `close`.
+
+    Raises
+    ------
+    EndpointFailed
+    InvalidRequest
+    """
+
+    def __init__(self, settings: Settings, handlers: Mapping[str, Receive], totals: Totals) -> None:
+        self.settings = settings
+        self.totals = totals
+        self.channel = Channel(settings.options())
+        self.lock = RLock()
+        self.closing = False
+        decoding = Decoding(limits=settings.limits, compressed=settings.compressed)
+        self.intake = Intake(totals, decoding, settings.on_error)
+        self.intake.handlers = dict(handlers)
+        self._encode = Codecs(decoding).encode
+        self.sending = Sending(
+            self.channel,
+            totals,
+            settings.effective_policy,
+            copies=settings.copy,
+            spreads=settings.mode is Mode.PUB,
+            most_messages=settings.queue_size,
+            most_bytes=settings.limits.stream_queue,
+        )
+
+    # -- receiving --
+
+    def take(self, handler: Receive | None = None, block: bool = True) -> Any:
+        """Take the next message that is there; `NOTHING` when there is none.
+
+        Raises
+        ------
+        MessageError, ConnectionLost
+        """
+        receive, accept = self.channel.receive, self.intake.accept
+        while (frames := receive()) is not None:
+            message = accept(frames, handler, block)
+            if message is not SKIPPED:
+                return message
+            if self.closing:
+                break
+        return NOTHING
+
+    # -- sending --
+
+    def offer(self, parts: list[Buffer], block: bool) -> Sent | None:
+        """Send, or do what the policy says; None when it is to be offered again."""
+        if self.settings.curve is not None and not self.channel.watch.handshakes.succeeded:
+            self.channel.check()  # or a full queue would be lost before anybody learns that the key is wrong
+        return self.sending.offer(parts, block)
+
+    def encode(self, message: Any, handler: Send | None, block: bool) -> list[Buffer]:
+        """Make the parts of a message that is forwarded.
+
+        Raises
+        ------
+        MessageError
+        """
+        if isinstance(message, Message):
+            return list(message.frames)
+        if handler is None:
+            handler = send_handlers.get(_htype(message))
+        if handler is None:
+            return self._encode(message)
+        collected = Parts()
+        handler(message, send=collected, block=block)
+        if not collected.parts:
+            raise UnknownHtype("the handler made no part of the message")
+        return collected.parts
+
+    # -- the end --
+
+    def close(self, linger: int, wait: Callable[[float | None], bool]) -> None:
+        """Hand over what was accepted, count what was not, and close.
+
+        Parameters
+        ----------
+        linger : int, milliseconds
+        wait : callable
+            Waits until the channel takes something, for some seconds at most; false when it does not.
+        """
+        if self.settings.mode.sends:
+            self.sending.forget()
+            deadline = Deadline(seconds(linger))
+            self.channel.awake()
+            try:
+                while not self.sending.pump() and wait(deadline.left()):
+                    pass
+            except (NotAuthenticated, ConnectionLost) as error:
+                _log.warning("%s", error)
+            self.totals.undelivered += self.sending.give_up()
+            # With a shared context the same is waited for when that ends; but then nobody counts.
+            unsettled = self.channel.settle(deadline.left())
+            left = deadline.left()
+            peers = max(1, self.channel.watch.peers.most)
+            handed_over = self.channel.close(-1 if left is None else int(left * 1000))
+            self.totals.undelivered += unsettled
+            if not handed_over:
+                self.totals.uncertain += max(0, min(self._most_queued(peers), self.totals.messages_sent) - unsettled)
+        else:
+            self.channel.close(0)
+
+    def _most_queued(self, peers: int) -> int:
+        """Messages that libzmq may hold, at most."""
+        size = self.channel.options.queue_size
+        if size == 0:
+            return self.totals.messages_sent
+        return peers * (size + 1 + BATCH // max(1, self.sending.shortest))
+
+
+def _htype(data: Any) -> str:
+    header = data.get("header") if isinstance(data, Mapping) else getattr(data, "header", None)
+    htype = header.get("htype") if isinstance(header, Mapping) else None
+    if htype is None:
+        raise UnknownHtype("the data has no header with the key 'htype'")
+    return htype if isinstance(htype, str) else ""
+
+
+def not_connected() -> ConnectionLost:
+    """Error of a stream that was not connected, or is no more."""
+    return ConnectionLost("the stream is not connected")
