@@ -23,12 +23,16 @@ if TYPE_CHECKING:
     from ndstream.core.modes import BIND, CONNECT, PUB, PULL, PUSH, SUB
     from ndstream.errors import NDStreamError
     from ndstream.errors import NDStreamError as HDFStreamRequestError
+    from ndstream.mflow import utils
     from ndstream.session import aopen, get_config, open, open_any, set_config, verify_cert  # noqa: A004 - see session
+    from ndstream.streams.aio import AsyncStream, aconnect
     from ndstream.streams.handlers import ReceiveHandler, receive_handlers, send_handlers
+    from ndstream.streams.merge import Merge
     from ndstream.streams.messages import Message, Statistics
     from ndstream.streams.stream import Stream, connect, disconnect
 
 __all__ = [
+    "AsyncStream",
     "BIND",
     "BlockingHDF5Client",
     "CONNECT",
@@ -39,6 +43,7 @@ __all__ = [
     "HDFStreamRequestError",
     "HardLink",
     "LocalOrRemoteFile",
+    "Merge",
     "Message",
     "NDStreamError",
     "PUB",
@@ -54,6 +59,7 @@ __all__ = [
     "Statistics",
     "Stream",
     "StreamingDecoder",
+    "aconnect",
     "aopen",
     "connect",
     "disable_progress",
@@ -65,10 +71,12 @@ __all__ = [
     "send_handlers",
     "set_config",
     "set_progress_delay",
+    "utils",
     "verify_cert",
 ]
 
 _HOMES = {
+    "AsyncStream": "streams.aio",
     "BIND": "core.modes",
     "BlockingHDF5Client": "client.rpc",
     "CONNECT": "core.modes",
@@ -78,6 +86,7 @@ _HOMES = {
     "HDF5Client": "client.rpc",
     "HardLink": "client.links",
     "LocalOrRemoteFile": "client.local",
+    "Merge": "streams.merge",
     "Message": "streams.messages",
     "NDStreamError": "errors",
     "PUB": "core.modes",
@@ -93,6 +102,7 @@ _HOMES = {
     "Statistics": "streams.messages",
     "Stream": "streams.stream",
     "StreamingDecoder": "client.streaming_decoder",
+    "aconnect": "streams.aio",
     "aopen": "session",
     "connect": "streams.stream",
     "disable_progress": "client.progress",
@@ -104,6 +114,7 @@ _HOMES = {
     "send_handlers": "streams.handlers",
     "set_config": "session",
     "set_progress_delay": "client.progress",
+    "utils": "mflow",
     "verify_cert": "session",
 }
 # What clients of the stock package catch.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
+from ndstream.core.gaps import Irregularity
 from ndstream.core.packets import Buffer, Codec, Decoding, Packet
 from ndstream.errors import DecodeError, InvalidRequest, MessageError
 from ndstream.streams.handlers import Receive, ReceiveHandler, receive_handlers
@@ -18,6 +19,9 @@ OnError: TypeAlias = Literal["raise", "skip", "none"] | Callable[[MessageError],
 callable is told of the error, and then the message is skipped. It is counted in any case, and the stream goes on.
 """
 
+OnGap: TypeAlias = Callable[[Irregularity], object]
+"""Told of each message whose number is not the one that was to come; the message itself is received all the same."""
+
 SKIPPED: Final = object()
 
 
@@ -29,6 +33,7 @@ class Intake:
     totals : Totals
     decoding : Decoding
     on_error : OnError
+    on_gap : OnGap, optional
 
     Attributes
     ----------
@@ -41,15 +46,19 @@ class Intake:
         There is no such `on_error`.
     """
 
-    __slots__ = ("_bytes", "_decode", "_decoding", "_messages", "_on_error", "_totals", "handlers")
+    __slots__ = ("_decode", "_decoding", "_on_error", "_on_gap", "_see", "_totals", "handlers")
 
-    def __init__(self, totals: Totals, decoding: Decoding, on_error: OnError) -> None:
+    def __init__(
+        self, totals: Totals, decoding: Decoding, on_error: OnError = "raise", on_gap: OnGap | None = None
+    ) -> None:
         if not callable(on_error) and on_error not in ("raise", "skip", "none"):
             raise InvalidRequest(f"on_error is {on_error!r}; it can be 'raise', 'skip', 'none' or a callable")
         self.handlers: MutableMapping[str, Receive] = {}
         self._totals = totals
         self._decoding = decoding
         self._on_error = on_error
+        self._on_gap = on_gap
+        self._see = totals.sequence.see
         self._decode = Codecs(decoding).decode
 
     def accept(self, frames: list[Buffer], handler: Receive | None = None, block: bool = True) -> Any:
@@ -86,6 +95,10 @@ class Intake:
         nbytes = 0
         for part in frames:
             nbytes += len(part)
+        if (position := packet.codec.position(data)) is not None:
+            irregularity = self._see(position)
+            if irregularity is not None and self._on_gap is not None:
+                self._on_gap(irregularity)
         totals = self._totals
         totals.total_bytes_received = total = totals.total_bytes_received + nbytes
         totals.messages_received = count = totals.messages_received + 1

@@ -4,102 +4,26 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from threading import RLock
 from typing import Any, Final
 
-from ndstream.core.limits import DEFAULT_LIMITS, Limits
-from ndstream.core.modes import BIND, CONNECT, Mode, Policy
+from ndstream.core.modes import Mode
 from ndstream.core.packets import Buffer, Decoding
-from ndstream.errors import ConnectionLost, InvalidRequest, NotAuthenticated, UnknownHtype
+from ndstream.errors import ConnectionLost, NDStreamError, NotAuthenticated, TimedOut, UnknownHtype
 from ndstream.streams.handlers import Parts, Receive, Send, send_handlers
-from ndstream.streams.intake import SKIPPED, Intake, OnError
+from ndstream.streams.intake import SKIPPED, Intake
 from ndstream.streams.messages import Message, Totals
 from ndstream.streams.sending import Sending, Sent
-from ndstream.transports.zmq.channel import BATCH, Channel, Context, Options
-from ndstream.transports.zmq.keys import Curve
+from ndstream.streams.settings import Settings, seconds
+from ndstream.transports.zmq.channel import BATCH, Channel
 from ndstream.wire.multipart import Codecs
 
 _log = logging.getLogger(__name__)
 
 NOTHING: Final = object()
 """No message is there now."""
-
-_FEW = 8  # messages that libzmq queues when the oldest are to be dropped: those cannot be
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What `ndstream.connect` takes, checked.
-
-    Raises
-    ------
-    InvalidRequest
-    """
-
-    address: str
-    conn_type: str = CONNECT
-    mode: Mode = Mode.PULL
-    queue_size: int = 100
-    receive_timeout: float | None = None
-    send_timeout: float | None = None
-    linger: int = 1000
-    copy: bool = True
-    context: Context | None = None
-    topics: tuple[bytes, ...] = (b"",)
-    policy: Policy | None = None
-    on_error: OnError = "raise"
-    compressed: bool = False
-    curve: Curve | None = None
-    limits: Limits = DEFAULT_LIMITS
-
-    def __post_init__(self) -> None:
-        if self.conn_type not in (CONNECT, BIND):
-            raise InvalidRequest(f"conn_type is {self.conn_type!r}; it can be {CONNECT!r} or {BIND!r}")
-        if self.policy not in (None, "block", "drop-newest", "drop-oldest"):
-            raise InvalidRequest(f"policy is {self.policy!r}; it can be 'block', 'drop-newest' or 'drop-oldest'")
-        if self.queue_size < 0:
-            raise InvalidRequest(f"queue_size is {self.queue_size}")
-
-    @property
-    def effective_policy(self) -> Policy:
-        """Policy, that of the mode if none was named."""
-        return self.policy or ("drop-newest" if self.mode is Mode.PUB else "block")
-
-    def options(self) -> Options:
-        """How the channel is opened."""
-        oldest_go = self.effective_policy == "drop-oldest" and self.mode.sends
-        return Options(
-            address=self.address,
-            mode=self.mode,
-            bind=self.conn_type == BIND,
-            queue_size=min(self.queue_size or _FEW, _FEW) if oldest_go else self.queue_size,
-            linger=self.linger,
-            copy=self.copy,
-            longest_part=self.limits.message_part,
-            topics=self.topics,
-            curve=self.curve,
-            context=self.context,
-        )
-
-
-def mode_of(mode: int) -> Mode:
-    """Mode by its number, as `zmq` has it too.
-
-    Raises
-    ------
-    InvalidRequest
-    """
-    try:
-        return Mode(int(mode))
-    except (TypeError, ValueError) as error:
-        raise InvalidRequest(f"mode is {mode!r}; it can be PUB, SUB, PUSH or PULL") from error
-
-
-def seconds(timeout: float | None) -> float | None:
-    """Seconds of a time-out in milliseconds; None and negative ones are without end."""
-    return None if timeout is None or timeout < 0 else timeout / 1000
 
 
 @dataclass(slots=True)
@@ -123,20 +47,20 @@ class Link:
     InvalidRequest
     """
 
-    def __init__(self, settings: Settings, handlers: Mapping[str, Receive], totals: Totals) -> None:
+    def __init__(self, settings: Settings, handlers: MutableMapping[str, Receive], totals: Totals) -> None:
         self.settings = settings
         self.totals = totals
         self.channel = Channel(settings.options())
         self.lock = RLock()
         self.closing = False
         decoding = Decoding(limits=settings.limits, compressed=settings.compressed)
-        self.intake = Intake(totals, decoding, settings.on_error)
-        self.intake.handlers = dict(handlers)
+        self.intake = Intake(totals, decoding, settings.on_error, settings.on_gap)
+        self.intake.handlers = handlers
         self._encode = Codecs(decoding).encode
         self.sending = Sending(
             self.channel,
             totals,
-            settings.effective_policy,
+            settings.policy,
             copies=settings.copy,
             spreads=settings.mode is Mode.PUB,
             most_messages=settings.queue_size,
@@ -168,6 +92,13 @@ class Link:
         if self.settings.curve is not None and not self.channel.watch.handshakes.succeeded:
             self.channel.check()  # or a full queue would be lost before anybody learns that the key is wrong
         return self.sending.offer(parts, block)
+
+    def too_slow(self) -> NDStreamError:
+        """Error of a message for which there was no room in time; counts it."""
+        self.totals.dropped("full")
+        if self.closing:
+            return not_connected()
+        return TimedOut(f"{self.channel.address}: no peer had room for a message in time; it was not sent")
 
     def encode(self, message: Any, handler: Send | None, block: bool) -> list[Buffer]:
         """Make the parts of a message that is forwarded.

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from ndstream.core.gaps import Gaps
 from ndstream.core.packets import Buffer, Image, Packet, Position
 
 
@@ -83,8 +84,8 @@ class Totals:
         Messages that were decoded, and the lengths of their parts.
     messages_failed, bytes_failed : dict of str to int
         Those that were not, by the code of the error (`ndstream.errors`).
-    gaps, missing, repeats, reversals : int
-        Interruptions of a sequence, messages that are missing there, numbers that came again, numbers that went back.
+    sequence : Gaps
+        Account of the numbers that messages have: frames, pulses, images; with details of each series.
     messages_sent, bytes_sent : int
         Messages that were accepted to be sent.
     messages_dropped : dict of str to int
@@ -100,14 +101,11 @@ class Totals:
     __slots__ = (
         "bytes_failed",
         "bytes_sent",
-        "gaps",
         "messages_dropped",
         "messages_failed",
         "messages_received",
         "messages_sent",
-        "missing",
-        "repeats",
-        "reversals",
+        "sequence",
         "total_bytes_received",
         "uncertain",
         "undelivered",
@@ -117,7 +115,7 @@ class Totals:
         self.messages_received = self.total_bytes_received = 0
         self.messages_failed: dict[str, int] = {}
         self.bytes_failed: dict[str, int] = {}
-        self.gaps = self.missing = self.repeats = self.reversals = 0
+        self.sequence = Gaps()
         self.messages_sent = self.bytes_sent = 0
         self.messages_dropped: dict[str, int] = {}
         self.undelivered = self.uncertain = 0
@@ -131,10 +129,30 @@ class Totals:
         """Count a message that was not sent."""
         self.messages_dropped[cause] = self.messages_dropped.get(cause, 0) + 1
 
+    @property
+    def gaps(self) -> int:
+        """How often numbers were left out."""
+        return self.sequence.gaps
+
+    @property
+    def missing(self) -> int:
+        """Messages whose numbers did not come, until now."""
+        return self.sequence.missing
+
+    @property
+    def repeats(self) -> int:
+        """How often a number came again."""
+        return self.sequence.repeats
+
+    @property
+    def reversals(self) -> int:
+        """How often a number was lower than one before."""
+        return self.sequence.reversals
+
     def as_dict(self) -> dict[str, Any]:
         """All figures by name, as they are now."""
-        return {
-            name: dict(value) if isinstance(value, dict) else value
-            for name in self.__slots__
-            for value in [getattr(self, name)]
-        }
+        found = {name: getattr(self, name) for name in (*self.__slots__, *_COUNTED) if name != "sequence"}
+        return {name: dict(value) if isinstance(value, dict) else value for name, value in found.items()}
+
+
+_COUNTED = ("gaps", "missing", "repeats", "reversals")

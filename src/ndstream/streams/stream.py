@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, Unpack
 
 from ndstream.core.limits import DEFAULT_LIMITS, Limits
 from ndstream.core.modes import CONNECT, Mode, Policy
 from ndstream.core.packets import Buffer
-from ndstream.errors import InvalidRequest, TimedOut
+from ndstream.errors import InvalidRequest
+from ndstream.streams.base import BaseStream
 from ndstream.streams.handlers import Receive, Send, part_of, raw
-from ndstream.streams.intake import OnError
-from ndstream.streams.link import NOTHING, Deadline, Link, Settings, mode_of, not_connected, seconds
-from ndstream.streams.messages import Message, Totals
+from ndstream.streams.intake import OnError, OnGap
+from ndstream.streams.link import NOTHING, Deadline, Link, not_connected
+from ndstream.streams.messages import Message
 from ndstream.streams.sending import HELD, Sent
+from ndstream.streams.settings import Additions, Topics, seconds
 from ndstream.transports.zmq.channel import Context
-from ndstream.transports.zmq.keys import Curve, Key
-from ndstream.transports.zmq.monitor import Monitor, no_clients_timeout_notifier
-
-Topics: TypeAlias = "str | bytes | Iterable[str | bytes]"
+from ndstream.transports.zmq.keys import Key
+from ndstream.transports.zmq.monitor import no_clients_timeout_notifier
 
 
-class Stream:
+class Stream(BaseStream):
     """Receives or sends messages.
 
     `ndstream.connect` opens one. It is a context manager, and iterating over it gives messages until none comes
@@ -33,20 +33,7 @@ class Stream:
     -----
     A stream belongs to one thread at a time; only `disconnect` may be called from any, and ends what another thread
     waits for. After a fork the child opens streams of its own.
-
-    Attributes
-    ----------
-    statistics : Totals
-        What was counted so far. What had been counted when a message came is in the message.
     """
-
-    def __init__(self) -> None:
-        self.statistics = Totals()
-        self._link: Link | None = None
-        self._handlers: MutableMapping[str, Receive] = {}
-        self._monitors: list[Monitor] = []
-        self._receive_timeout: float | None = None
-        self._send_timeout: float | None = None
 
     # -- opening and closing --
 
@@ -61,15 +48,7 @@ class Stream:
         context: Context | None = None,
         copy: bool = True,
         send_timeout: float | None = None,
-        *,
-        topics: Topics = "",
-        policy: Policy | None = None,
-        on_error: OnError = "raise",
-        compressed: bool = False,
-        key: str | os.PathLike[str] | None = None,
-        server_key: Key | None = None,
-        allowed_keys: Iterable[Key] | None = None,
-        limits: Limits = DEFAULT_LIMITS,
+        **additions: Unpack[Additions],
     ) -> Self:
         """Open a stream; see `ndstream.connect`.
 
@@ -77,30 +56,22 @@ class Stream:
         ----------
         context : zmq.Context, optional
             Shared with other sockets; it is not ended with the stream, and closing does not wait.
+        **additions
+            What `ndstream.connect` takes beside: ``topics``, ``policy``, ``on_error`` and so on.
         """
-        settings = Settings(
-            address=address,
-            conn_type=conn_type,
-            mode=mode_of(mode),
-            receive_timeout=seconds(receive_timeout),
-            send_timeout=seconds(send_timeout),
+        self.disconnect()
+        self._open(
+            address,
+            conn_type,
+            mode,
+            receive_timeout=receive_timeout,
             queue_size=queue_size,
             linger=linger,
-            copy=copy,
             context=context,
-            topics=_topics(topics),
-            policy=policy,
-            on_error=on_error,
-            compressed=compressed,
-            curve=Curve.of(key, server_key, allowed_keys),
-            limits=limits,
+            copy=copy,
+            send_timeout=send_timeout,
+            **additions,
         )
-        self.disconnect()
-        self._link = link = Link(settings, self._handlers, self.statistics)
-        self._handlers = link.intake.handlers
-        self._receive_timeout, self._send_timeout = settings.receive_timeout, settings.send_timeout
-        for monitor in self._monitors:
-            link.channel.listen(monitor)
         return self
 
     def disconnect(self, linger: int | None = None) -> None:
@@ -121,22 +92,6 @@ class Stream:
             self._link = None
             link.close(link.settings.linger if linger is None else linger, link.channel.wait)
 
-    @property
-    def address(self) -> str:
-        """Address to connect to; of a stream that is bound, with the port that was found.
-
-        Raises
-        ------
-        ConnectionLost
-            The stream is not open.
-        """
-        return self._open().channel.address
-
-    @property
-    def connected(self) -> bool:
-        """Whether the stream is open."""
-        return self._link is not None and not self._link.closing
-
     def __enter__(self) -> Self:
         return self
 
@@ -146,17 +101,6 @@ class Stream:
         self.disconnect()
 
     # -- receiving --
-
-    @property
-    def handlers(self) -> MutableMapping[str, Receive]:
-        """Functions that decode messages of this stream, by htype: ``stream.handlers["my-1.0"] = function``."""
-        return self._handlers
-
-    @handlers.setter
-    def handlers(self, handlers: MutableMapping[str, Receive]) -> None:
-        self._handlers = handlers
-        if self._link is not None:
-            self._link.intake.handlers = handlers
 
     def receive(self, handler: Receive | None = None, block: bool = True) -> Message | None:
         """Receive a message.
@@ -196,7 +140,7 @@ class Stream:
             if not block:
                 link.channel.check()
                 return None
-            deadline = Deadline(self._receive_timeout)
+            deadline = Deadline(link.settings.receive_timeout)
             while link.channel.wait(deadline.left()):
                 message = link.take(handler, block)
                 if message is not NOTHING:
@@ -316,14 +260,11 @@ class Stream:
             raise not_connected()
         if (sent := link.offer(parts, block)) is not None:
             return sent
-        deadline = Deadline(self._send_timeout)
+        deadline = Deadline(link.settings.send_timeout)
         while link.channel.wait(deadline.left()):
             if (sent := link.offer(parts, block)) is not None:
                 return sent
-        link.totals.dropped("full")
-        if link.closing:
-            raise not_connected()
-        raise TimedOut(f"{link.channel.address}: no peer had room for a message in time; it was not sent")
+        raise link.too_slow()
 
     def flush(self, timeout: float | None = None) -> bool:
         """Send what waits in the queue of the policy ``"drop-oldest"``.
@@ -346,46 +287,6 @@ class Stream:
                     return False
             return True
 
-    # -- monitors --
-
-    def register_socket_monitor(self, monitor: Monitor) -> None:
-        """Have a function called, in a thread, with every event of the connections, and now and then with None.
-
-        It is called from now on, or as soon as the stream is open. Registering it again changes nothing. When it
-        raises, that is logged, and it is called again the next time. It may `disconnect` the stream.
-        """
-        if monitor in self._monitors:
-            return
-        self._monitors.append(monitor)
-        if self._link is not None:
-            self._link.channel.listen(monitor)
-
-    def remove_socket_monitor(self, monitor: Monitor) -> None:
-        """Have it called no more; harmless when it is not registered."""
-        if monitor in self._monitors:
-            self._monitors.remove(monitor)
-            if self._link is not None:
-                self._link.channel.watch.remove(monitor)
-
-    # -- inside --
-
-    def _open(self) -> Link:
-        if self._link is None:
-            raise not_connected()
-        return self._link
-
-    def _receiver(self) -> Link:
-        link = self._open()
-        if link.settings.mode.sends:
-            raise InvalidRequest(f"a stream of mode {link.settings.mode.name} sends, and does not receive")
-        return link
-
-    def _sender(self) -> Link:
-        link = self._open()
-        if not link.settings.mode.sends:
-            raise InvalidRequest(f"a stream of mode {link.settings.mode.name} receives, and does not send")
-        return link
-
 
 def connect(
     address: str,
@@ -403,6 +304,7 @@ def connect(
     topics: Topics = "",
     policy: Policy | None = None,
     on_error: OnError = "raise",
+    on_gap: OnGap | None = None,
     compressed: bool = False,
     key: str | os.PathLike[str] | None = None,
     server_key: Key | None = None,
@@ -445,6 +347,9 @@ def connect(
         What `receive` does with a message that cannot be decoded; it is counted in any case. ``"raise"``: raise what
         is wrong. ``"skip"``: wait for the next. ``"none"``: return None. A callable is called with the error, then the
         next is waited for.
+    on_gap : callable, optional
+        Called with a `ndstream.core.gaps.Irregularity` when the number of a message (frame, pulse, image) is not the
+        one that was to come. The message is received all the same.
     compressed : bool
         Whether arrays that come compressed stay so.
     key : path, optional
@@ -489,6 +394,7 @@ def connect(
         topics=topics,
         policy=policy,
         on_error=on_error,
+        on_gap=on_gap,
         compressed=compressed,
         key=key,
         server_key=server_key,
@@ -500,8 +406,3 @@ def connect(
 def disconnect(stream: Stream) -> None:
     """Close a stream; see `Stream.disconnect`."""
     stream.disconnect()
-
-
-def _topics(topics: Topics) -> tuple[bytes, ...]:
-    several = [topics] if isinstance(topics, str | bytes) else topics
-    return tuple(topic.encode() if isinstance(topic, str) else topic for topic in several)

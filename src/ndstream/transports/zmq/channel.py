@@ -289,12 +289,13 @@ class Channel:
             found.append(int(self.watch.monitor.getsockopt(zmq.FD)))
         return found
 
-    def awake(self) -> None:
-        """Take notice of a `wake`."""
+    def awake(self) -> bool:
+        """Take notice of a `wake`; whether there was one."""
         try:
             os.eventfd_read(self._wake)
         except BlockingIOError:
-            return
+            return False
+        return True
 
     # -- connections --
 
