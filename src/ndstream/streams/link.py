@@ -50,13 +50,13 @@ class Link:
     def __init__(self, settings: Settings, handlers: MutableMapping[str, Receive], totals: Totals) -> None:
         self.settings = settings
         self.totals = totals
-        self.channel = Channel(settings.options())
         self.lock = RLock()
         self.closing = False
         decoding = Decoding(limits=settings.limits, compressed=settings.compressed)
         self.intake = Intake(totals, decoding, settings.on_error, settings.on_gap)
         self.intake.handlers = handlers
         self._encode = Codecs(decoding).encode
+        self.channel = Channel(settings.options())
         self.sending = Sending(
             self.channel,
             totals,

@@ -89,9 +89,10 @@ class Totals:
     messages_sent, bytes_sent : int
         Messages that were accepted to be sent.
     messages_dropped : dict of str to int
-        Those that were not, or were forgotten, by cause: ``"full"``, the queue was full (for a PUB: at least one peer
-        had no room and went without); ``"oldest"``, it had waited longest in a full queue; ``"unfinished"``, closing
-        or a failure came before the last part.
+        Those that were not, or were forgotten, by cause: ``"full"``, the queue was full; ``"oldest"``, it had waited
+        longest in a full queue; ``"unfinished"``, closing or a failure came before the last part; ``"slow"``, of a
+        PUB: a peer had no room, and is left out from this message on until it has caught up. How much it misses until
+        then only the peer can tell.
     undelivered : int
         Accepted messages that are known not to have been handed over when the stream was closed.
     uncertain : int

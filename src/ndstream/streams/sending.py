@@ -164,9 +164,10 @@ class Sending:
             return self._put(parts)
         if self._policy == "block" and block:
             return None
-        self._totals.dropped("full")
-        if self._spreads:
+        if self._spreads and self._policy == "drop-newest":
+            self._totals.dropped("slow")
             return self._send_to_some(parts)
+        self._totals.dropped("full")
         return DROPPED
 
     def _accepted(self, parts: Sequence[Buffer]) -> None:

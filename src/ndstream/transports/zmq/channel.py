@@ -125,7 +125,7 @@ class Channel:
         socket.linger = options.linger
         socket.maxmsgsize = options.longest_part
         socket.copy_threshold = ZERO_COPY
-        socket.ipv6 = True
+        socket.ipv6 = "[" in options.address
         if options.mode is Mode.SUB:
             for topic in options.topics:
                 socket.setsockopt(zmq.SUBSCRIBE, topic)
@@ -180,7 +180,15 @@ class Channel:
             False when there is no room now. True, or what tells when the memory of the parts is no longer used.
         """
         if not self.options.copy and any(len(part) >= ZERO_COPY for part in parts):
-            return self._send_views(parts)
+            return self._send_views(parts) or (self._made_room() and self._send_views(parts))
+        return self._send_copies(parts) or (self._made_room() and self._send_copies(parts))
+
+    def _made_room(self) -> bool:
+        """Let libzmq see what its peers have taken, which it does only now and then; always true."""
+        self._socket.getsockopt(zmq.EVENTS)
+        return True
+
+    def _send_copies(self, parts: Sequence[Buffer]) -> bool:
         send, last = self._send, len(parts) - 1
         number = 0
         try:
