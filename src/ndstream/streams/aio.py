@@ -56,8 +56,9 @@ class AsyncStream(BaseStream):
         if link is None or link.closing:
             return
         link.closing = True
-        self._stir()
         self._link = None
+        if self._readiness is not None:
+            self._readiness.close()
         # Closing waits for what is to be sent, and whoever cancels this does not stop it.
         await asyncio.shield(
             asyncio.to_thread(link.close, link.settings.linger if linger is None else linger, link.channel.wait)
@@ -78,9 +79,6 @@ class AsyncStream(BaseStream):
         ``loop.call_soon_threadsafe``.
         """
         super().register_socket_monitor(monitor)
-        self._stir()
-
-    def _stir(self) -> None:
         if self._readiness is not None:
             self._readiness.stir()
 

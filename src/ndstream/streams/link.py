@@ -140,14 +140,17 @@ class Link:
             except (NotAuthenticated, ConnectionLost) as error:
                 _log.warning("%s", error)
             self.totals.undelivered += self.sending.give_up()
-            # With a shared context the same is waited for when that ends; but then nobody counts.
             unsettled = self.channel.settle(deadline.left())
             left = deadline.left()
             peers = max(1, self.channel.watch.peers.most)
+            refused = self.channel.watch.handshakes.failure is not None and not self.settings.bind
             handed_over = self.channel.close(-1 if left is None else int(left * 1000))
-            self.totals.undelivered += unsettled
-            if not handed_over:
-                self.totals.uncertain += max(0, min(self._most_queued(peers), self.totals.messages_sent) - unsettled)
+            # Of each peer, one may be handed over whose memory is not let go of before the next one is.
+            unknown = min(unsettled, peers)
+            self.totals.undelivered += unsettled - unknown
+            if refused or not handed_over:
+                unknown = max(unknown, min(self._most_queued(peers), self.sending.copied))
+            self.totals.uncertain += unknown
         else:
             self.channel.close(0)
 

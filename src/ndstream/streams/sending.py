@@ -117,6 +117,8 @@ class Sending:
         self._open: list[Buffer] = []
         #: Length of the shortest message that was accepted.
         self.shortest = 0
+        #: Messages that libzmq took a copy of: nobody tells when these were handed over.
+        self.copied = 0
 
     # -- putting a message together --
 
@@ -159,7 +161,7 @@ class Sending:
         """
         if (not self._queue or self.pump()) and (taken := self._output.send(parts)):
             self._accepted(parts)
-            return SENT if taken is True else Sent("sent", taken)
+            return self._sent(taken)
         if self._policy == "drop-oldest":
             return self._put(parts)
         if self._policy == "block" and block:
@@ -187,7 +189,13 @@ class Sending:
         finally:
             self._output.refuse_slow(True)
         self._accepted(parts)
-        return SENT if taken is True else Sent("sent", taken)
+        return self._sent(taken)
+
+    def _sent(self, taken: Any) -> Sent:
+        if taken is True:
+            self.copied += 1
+            return SENT
+        return Sent("sent", taken)
 
     # -- the queue --
 
@@ -225,7 +233,7 @@ class Sending:
                 return False
             self._queue.popleft()
             self._queued_bytes -= sum(map(len, parts))
-            sent.tracker = None if taken is True else taken
+            sent.tracker = self._sent(taken).tracker
             sent.state = "sent"
         return True
 

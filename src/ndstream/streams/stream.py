@@ -340,9 +340,10 @@ def connect(
         Beginnings of the messages that a SUB takes; all, by default.
     policy : "block", "drop-newest" or "drop-oldest", optional
         What a sender does when the queue is full. ``"block"``, the default of PUSH, waits. ``"drop-newest"``, the
-        default of PUB, drops the message; a PUB leaves out the peers that have no room until they have caught up. ``"drop-oldest"`` has a queue of
-        its own, of `queue_size` messages and ``limits.stream_queue`` bytes, and drops what has waited longest there;
-        it is emptied whenever something is sent, by `Stream.flush`, and at the end. What is dropped is counted.
+        default of PUB, drops the message; a PUB leaves out the peers that have no room until they have caught up.
+        ``"drop-oldest"`` has a queue of its own, of `queue_size` messages and ``limits.stream_queue`` bytes, and drops
+        what has waited longest there; it is emptied whenever something is sent, by `Stream.flush`, and at the end.
+        What is dropped is counted.
     on_error : "raise", "skip", "none" or callable
         What `receive` does with a message that cannot be decoded; it is counted in any case. ``"raise"``: raise what
         is wrong. ``"skip"``: wait for the next. ``"none"``: return None. A callable is called with the error, then the

@@ -22,7 +22,7 @@ from zmq.auth.thread import ThreadAuthenticator
 from ndstream.core.modes import Mode
 from ndstream.core.packets import Buffer
 from ndstream.errors import ConnectionLost, EndpointFailed, InvalidRequest, NotAuthenticated
-from ndstream.transports.zmq.keys import Curve
+from ndstream.transports.zmq.keys import ZAP_DOMAIN, Curve
 from ndstream.transports.zmq.monitor import Monitor, Watch
 
 Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
@@ -139,7 +139,7 @@ class Channel:
     def _authenticate(self, allowed: frozenset[bytes]) -> None:
         self._authenticator = ThreadAuthenticator(self._context)
         self._authenticator.start()
-        self._authenticator.configure_curve_callback(credentials_provider=_Allowed(allowed))
+        self._authenticator.configure_curve_callback(ZAP_DOMAIN, _Allowed(allowed))
 
     def _attach(self) -> None:
         address = self.options.address

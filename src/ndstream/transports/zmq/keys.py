@@ -23,6 +23,9 @@ from ndstream.errors import ConfigError, Exists
 Key: TypeAlias = "str | bytes | os.PathLike[str]"
 """A public key in Z85, or the path of a file that holds it."""
 
+ZAP_DOMAIN = "ndstream"
+"""Names who is asked whether a key is allowed; without a name, nobody would be."""
+
 _LENGTH = 40
 
 
@@ -84,7 +87,7 @@ class Curve:
         else:
             socket.curve_server = True
             if self.allowed is not None:
-                socket.zap_domain = b"global"
+                socket.zap_domain = ZAP_DOMAIN.encode()
 
 
 def generate(directory: Path, name: str) -> tuple[Path, Path]:

@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, TypeAlias
 
 import zmq
@@ -61,20 +61,24 @@ class Peers:
     __slots__ = ("_known", "most")
 
     def __init__(self) -> None:
-        self._known: set[int] = set()
+        self._known: dict[int, SocketEvent] = {}
         self.most = 0
 
     def __len__(self) -> int:
         return len(self._known)
 
+    def __iter__(self) -> Iterator[SocketEvent]:
+        """Events by which the present ones came."""
+        return iter(list(self._known.values()))
+
     def __call__(self, event: SocketEvent) -> None:
         """Take notice of an event."""
         kind = event["event"]
         if kind in (zmq.EVENT_ACCEPTED, zmq.EVENT_CONNECTED):
-            self._known.add(event["value"])
+            self._known[event["value"]] = event
             self.most = max(self.most, len(self._known))
         elif kind == zmq.EVENT_DISCONNECTED:
-            self._known.discard(event["value"])
+            self._known.pop(event["value"], None)
         elif kind in (zmq.EVENT_CLOSED, zmq.EVENT_MONITOR_STOPPED):
             self._known.clear()
 
@@ -232,10 +236,14 @@ class SocketEventListener:
 
     def _tell(self, event: SocketEvent | None) -> None:
         for callback in tuple(self.callbacks):
-            try:
-                callback(event)
-            except Exception:  # noqa: BLE001 - whatever it is, the other callbacks are not to suffer
-                _log.exception("a socket monitor failed; it is called again")
+            _call(callback, event)
+
+
+def _call(callback: Monitor, event: SocketEvent | None) -> None:
+    try:
+        callback(event)
+    except Exception:  # whatever it is, neither the stream nor other callbacks are to suffer
+        _log.exception("a socket monitor failed; it is called again")
 
 
 class Watch:
@@ -262,13 +270,21 @@ class Watch:
             self._note(recv_monitor_message(self.monitor))
 
     def add(self, callback: Monitor) -> None:
-        """Have it called from now on, in a thread; once, however often it is added."""
+        """Have it called from now on, in a thread; once, however often it is added.
+
+        Of the peers that are there it is told at once.
+        """
+        if self._listener is not None and callback in self._listener.callbacks:
+            return
+        self.drain()
+        for event in self.peers:
+            _call(callback, event)
         if self._listener is None:
             self._listener = SocketEventListener([self._note, callback])
             monitor, self.monitor = self.monitor, None
             assert monitor is not None
             self._listener.start(monitor)
-        elif callback not in self._listener.callbacks:
+        else:
             self._listener.callbacks.append(callback)
 
     def remove(self, callback: Monitor) -> None:

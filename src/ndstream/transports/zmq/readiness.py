@@ -14,6 +14,7 @@ class Readiness:
         self._channel = channel
         self._waiting: set[asyncio.Future[None]] = set()
         self._descriptors: list[int] = []
+        self._closed = False
 
     async def wait(self, patience: float | None) -> bool:
         """Wait; False when the time is over, or `Channel.wake` was called.
@@ -29,12 +30,17 @@ class Readiness:
         """
         try:
             async with asyncio.timeout(patience):
-                while not self._channel.ready():
+                while not self._closed and not self._channel.ready():
                     if await self._something():
                         return False
         except TimeoutError:
             return False
-        return True
+        return not self._closed
+
+    def close(self) -> None:
+        """End every `wait`: the channel is going to be closed."""
+        self._closed = True
+        self.stir()
 
     async def _something(self) -> bool:
         """Wait until something happens to the channel; whether it was woken."""
@@ -51,7 +57,7 @@ class Readiness:
             self._waiting.discard(future)
             if not self._waiting:
                 self._stop()
-        return self._channel.awake()
+        return self._closed or self._channel.awake()
 
     def stir(self) -> None:
         """Let all that wait look again."""
