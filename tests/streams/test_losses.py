@@ -123,7 +123,7 @@ def test_a_receiver_that_is_killed_costs_what_it_had_and_no_more(end: Callable[.
     for frame in range(50, 100):
         sender.forward({"header": {"htype": "raw-1.0", "frame": frame}, "data": []})
     second = end("receive", first.address, "--bind", "--last", 99)
-    late = []
+    late: list[int] = []
     while not late or late[-1] != 99:
         late.append(second.line())
     # In order, none twice; what the killed one had taken and not told is one gap.

@@ -104,6 +104,14 @@ class Series:
             self._holes.insert(0, (0, self._first))
             self._first = 0
 
+    def expects(self, number: int) -> bool:
+        """Note a message if it is the one that was to come; whether it is."""
+        if number != self._next or self._first is None:
+            return False
+        self._next = number + self._step
+        self.received += 1
+        return True
+
     def count(self, number: int) -> tuple[Kind, int] | None:
         """Note a message; returns what is wrong with it, and how many are lacking before it."""
         if self._first is None:
@@ -225,6 +233,13 @@ class Gaps:
                 kind=kind, counter=series.counter, series=series.name, number=position.number, missing=lacking
             )
         return None
+
+    def follow(self, counter: str, number: int) -> Irregularity | None:
+        """Note a message that tells no series; what `see` does, faster when it is the one that was to come."""
+        series = self._series.get((counter, None))
+        if series is not None and series.expects(number):
+            return None
+        return self.see(Position(counter=counter, number=number))
 
     def _of(self, position: Position) -> Series:
         key = (position.counter, position.series)

@@ -87,7 +87,7 @@ class AsyncStream(BaseStream):
     async def receive(self, handler: Receive | None = None, block: bool = True) -> Message | None:
         """Receive a message; see `ndstream.Stream.receive`."""
         link = self._link
-        if link is None or link.settings.mode.sends:
+        if link is None or link.sends:
             link = self._receiver()
         self._at_once += 1
         if self._at_once >= BATCH:

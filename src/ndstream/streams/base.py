@@ -108,12 +108,12 @@ class BaseStream:
 
     def _receiver(self) -> Link:
         link = self.link
-        if link.settings.mode.sends:
+        if link.sends:
             raise InvalidRequest(f"a stream of mode {link.settings.mode.name} sends, and does not receive")
         return link
 
     def _sender(self) -> Link:
         link = self.link
-        if not link.settings.mode.sends:
+        if not link.sends:
             raise InvalidRequest(f"a stream of mode {link.settings.mode.name} receives, and does not send")
         return link

@@ -46,7 +46,7 @@ class Intake:
         There is no such `on_error`.
     """
 
-    __slots__ = ("_decode", "_decoding", "_on_error", "_on_gap", "_see", "_totals", "handlers")
+    __slots__ = ("_decode", "_decoding", "_follow", "_on_error", "_on_gap", "_see", "_totals", "handlers")
 
     def __init__(
         self, totals: Totals, decoding: Decoding, on_error: OnError = "raise", on_gap: OnGap | None = None
@@ -59,6 +59,7 @@ class Intake:
         self._on_error = on_error
         self._on_gap = on_gap
         self._see = totals.sequence.see
+        self._follow = totals.sequence.follow
         self._decode = Codecs(decoding).decode
 
     def accept(self, frames: list[Buffer], handler: Receive | None = None, block: bool = True) -> Any:
@@ -95,10 +96,14 @@ class Intake:
         nbytes = 0
         for part in frames:
             nbytes += len(part)
-        if (position := packet.codec.position(data)) is not None:
-            irregularity = self._see(position)
-            if irregularity is not None and self._on_gap is not None:
-                self._on_gap(irregularity)
+        codec = packet.codec
+        if codec.counter is None:
+            irregularity = self._see(codec.position(data))
+        else:
+            number = data["header"].get(codec.counter)
+            irregularity = self._follow(codec.counter, number) if type(number) is int else None
+        if irregularity is not None and self._on_gap is not None:
+            self._on_gap(irregularity)
         totals = self._totals
         totals.total_bytes_received = total = totals.total_bytes_received + nbytes
         totals.messages_received = count = totals.messages_received + 1

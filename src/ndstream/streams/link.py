@@ -17,7 +17,7 @@ from ndstream.streams.intake import SKIPPED, Intake
 from ndstream.streams.messages import Message, Totals
 from ndstream.streams.sending import Sending, Sent
 from ndstream.streams.settings import Settings, seconds
-from ndstream.transports.zmq.channel import BATCH, Channel
+from ndstream.transports.zmq.channel import BATCH, PATIENCE, Channel
 from ndstream.wire.multipart import Codecs
 
 _log = logging.getLogger(__name__)
@@ -49,8 +49,12 @@ class Link:
 
     def __init__(self, settings: Settings, handlers: MutableMapping[str, Receive], totals: Totals) -> None:
         self.settings = settings
+        self.sends = settings.mode.sends
         self.totals = totals
         self.lock = RLock()
+        timeout = settings.receive_timeout
+        #: Whether receiving may wait for a moment before it looks at the time.
+        self.patient = timeout is None or timeout > PATIENCE
         self.closing = False
         decoding = Decoding(limits=settings.limits, compressed=settings.compressed)
         self.intake = Intake(totals, decoding, settings.on_error, settings.on_gap)
@@ -69,20 +73,39 @@ class Link:
 
     # -- receiving --
 
-    def take(self, handler: Receive | None = None, block: bool = True) -> Any:
-        """Take the next message that is there; `NOTHING` when there is none.
+    def take(self, handler: Receive | None = None, block: bool = True, patient: bool = False) -> Any:
+        """Take the next message; `NOTHING` when there is none now, or, if `patient`, for a moment.
 
         Raises
         ------
         MessageError, ConnectionLost
         """
         receive, accept = self.channel.receive, self.intake.accept
-        while (frames := receive()) is not None:
+        while (frames := receive(patient)) is not None:
             message = accept(frames, handler, block)
             if message is not SKIPPED:
                 return message
             if self.closing:
                 break
+        return NOTHING
+
+    def wait(self, handler: Receive | None, deadline: Deadline) -> Any:
+        """Take the next message, waiting for it; `NOTHING` when the time is over or the stream is being closed.
+
+        Raises
+        ------
+        MessageError, ConnectionLost, NotAuthenticated
+        """
+        # What waits in the receiving call of ZeroMQ itself gets each message sooner than what polls first.
+        while (left := deadline.left()) is None or left > PATIENCE:
+            message = self.take(handler, patient=True)
+            if message is not NOTHING or self.closing:
+                return message
+            self.channel.check()
+        while self.channel.wait(deadline.left()):
+            message = self.take(handler)
+            if message is not NOTHING:
+                return message
         return NOTHING
 
     # -- sending --
@@ -130,7 +153,7 @@ class Link:
         wait : callable
             Waits until the channel takes something, for some seconds at most; false when it does not.
         """
-        if self.settings.mode.sends:
+        if self.sends:
             self.sending.forget()
             deadline = Deadline(seconds(linger))
             self.channel.awake()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -129,25 +130,23 @@ class Stream(BaseStream):
             It sends.
         """
         link = self._link
-        if link is None or link.settings.mode.sends:
+        if link is None or link.sends:
             link = self._receiver()
         with link.lock:
             if link.closing:
                 raise not_connected()
-            message: Message | None = link.take(handler, block)
-            if message is not NOTHING:
-                return message
-            if not block:
-                link.channel.check()
-                return None
-            deadline = Deadline(link.settings.receive_timeout)
-            while link.channel.wait(deadline.left()):
-                message = link.take(handler, block)
-                if message is not NOTHING:
-                    return message
-            if link.closing:
-                raise not_connected()
-            return None
+            if block:
+                begin = time.monotonic()
+                found: Any = link.take(handler, True, link.patient)
+                if found is NOTHING:
+                    found = link.wait(handler, Deadline(link.settings.receive_timeout, begin))
+                    if found is NOTHING and link.closing:
+                        raise not_connected()
+            else:
+                found = link.take(handler, False)
+                if found is NOTHING:
+                    link.channel.check()
+            return None if found is NOTHING else found
 
     def receive_raw(self, block: bool = True) -> Message | None:
         """Receive a message of any htype, its parts as they are.

@@ -32,6 +32,9 @@ ZERO_COPY = 1 << 16
 BATCH = 8192
 """Bytes that libzmq takes out of its queue at once, before the system has taken them."""
 
+PATIENCE = 0.1
+"""Seconds after which a receiver that waits looks whether it was refused, woken or is out of time."""
+
 _NOW: Final = int(zmq.NOBLOCK)
 _MORE_NOW: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 
@@ -123,6 +126,7 @@ class Channel:
         # Before the socket is connected or bound: later is too late for most of these.
         socket.sndhwm = socket.rcvhwm = options.queue_size
         socket.linger = options.linger
+        socket.rcvtimeo = int(PATIENCE * 1000)
         socket.maxmsgsize = options.longest_part
         socket.copy_threshold = ZERO_COPY
         socket.ipv6 = "[" in options.address
@@ -154,12 +158,12 @@ class Channel:
 
     # -- messages --
 
-    def receive(self) -> list[Buffer] | None:
-        """Take the next message; None when there is none now."""
+    def receive(self, patient: bool = False) -> list[Buffer] | None:
+        """Take the next message; None when there is none now, or none within `PATIENCE`."""
         receive = self._receive
         try:
             # As a frame, since asking one whether more follow is faster than asking the socket.
-            frame = receive(_NOW, False)
+            frame = receive(0 if patient else _NOW, False)
         except zmq.Again:
             return None
         except zmq.ZMQError as error:

@@ -242,7 +242,7 @@ class SocketEventListener:
 def _call(callback: Monitor, event: SocketEvent | None) -> None:
     try:
         callback(event)
-    except Exception:  # whatever it is, neither the stream nor other callbacks are to suffer
+    except Exception:  # noqa: BLE001 - whatever it is, neither the stream nor other callbacks are to suffer
         _log.exception("a socket monitor failed; it is called again")
 
 
