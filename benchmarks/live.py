@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Literal, Self
 
 import msgspec
@@ -147,16 +148,16 @@ class Receiver:
             socket.recv_multipart()
             begin = time.perf_counter()
             for _ in range(self.count):
-                parts: Any = socket.recv_multipart(copy=copy)  # type: ignore[call-overload]  # a bool at run time
-                first, second = parts if copy else (parts[0].buffer, parts[1].buffer)
-                header = decode(first if decode is not json.loads else bytes(first))
+                parts: Any = socket.recv_multipart(0, copy)
+                first, second = parts if copy else (parts[0].bytes, parts[1].buffer)
+                header = decode(first)
                 array = np.frombuffer(second, header["type"]).reshape(header["shape"])
             taken = time.perf_counter() - begin
             self._check(header, array)
         return taken
 
     def _mflow(self, address: str) -> float:
-        import mflow
+        mflow: Any = import_module("mflow")
 
         stream = mflow.connect(address, queue_size=QUEUE, copy=self._copy)
         stream.receive()
