@@ -104,14 +104,6 @@ class Series:
             self._holes.insert(0, (0, self._first))
             self._first = 0
 
-    def expects(self, number: int) -> bool:
-        """Note a message if it is the one that was to come; whether it is."""
-        if number != self._next or self._first is None:
-            return False
-        self._next = number + self._step
-        self.received += 1
-        return True
-
     def count(self, number: int) -> tuple[Kind, int] | None:
         """Note a message; returns what is wrong with it, and how many are lacking before it."""
         if self._first is None:
@@ -237,7 +229,10 @@ class Gaps:
     def follow(self, counter: str, number: int) -> Irregularity | None:
         """Note a message that tells no series; what `see` does, faster when it is the one that was to come."""
         series = self._series.get((counter, None))
-        if series is not None and series.expects(number):
+        # Here and not in the series, since this is asked of every message.
+        if series is not None and number == series._next and series._first is not None:
+            series._next = number + self._step
+            series.received += 1
             return None
         return self.see(Position(counter=counter, number=number))
 

@@ -61,6 +61,7 @@ class Link:
         self.intake.handlers = handlers
         self._encode = Codecs(decoding).encode
         self.channel = Channel(settings.options())
+        self._receive, self._accept = self.channel.receive, self.intake.accept
         self.sending = Sending(
             self.channel,
             totals,
@@ -80,9 +81,8 @@ class Link:
         ------
         MessageError, ConnectionLost
         """
-        receive, accept = self.channel.receive, self.intake.accept
-        while (frames := receive(patient)) is not None:
-            message = accept(frames, handler, block)
+        while (frames := self._receive(patient)) is not None:
+            message = self._accept(frames, handler, block)
             if message is not SKIPPED:
                 return message
             if self.closing:

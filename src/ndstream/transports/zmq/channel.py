@@ -118,6 +118,7 @@ class Channel:
         self._poller.register(self._wake, zmq.POLLIN)
         if self._watch.monitor is not None:
             self._poller.register(self._watch.monitor, zmq.POLLIN)
+        self._copy = options.copy
         self._receive = self._socket.recv
         self._send = self._socket.send
 
@@ -168,11 +169,14 @@ class Channel:
             return None
         except zmq.ZMQError as error:
             raise _lost(error) from error
-        parts: list[Buffer] = [frame.bytes]
-        copy = self.options.copy
-        while frame.more:
-            frame = receive(_NOW, False)
-            parts.append(frame.bytes if copy else frame.buffer)
+        if not frame.more:
+            return [frame.bytes]
+        copy = self._copy
+        second = receive(_NOW, False)
+        parts: list[Buffer] = [frame.bytes, second.bytes if copy else second.buffer]
+        while second.more:
+            second = receive(_NOW, False)
+            parts.append(second.bytes if copy else second.buffer)
         return parts
 
     def send(self, parts: Sequence[Buffer]) -> zmq.MessageTracker | bool:
