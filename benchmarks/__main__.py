@@ -22,6 +22,7 @@ ROWS = {
     "slices": "slices.multi_slice",
     "inside": "inside.inside",
     "peers": "peers.peers",
+    "live": "live.live",
     "bounded": "proofs.bounded",
     "corruption": "proofs.corruption",
     "write": "writing.writing",

@@ -6,6 +6,7 @@ import os
 
 import pytest
 import uvloop
+import zmq
 from hypothesis import settings
 
 pytest_plugins = ["pytester"]
@@ -24,6 +25,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_sessionstart() -> None:
     # The first loop of libuv opens a pipe that belongs to the process, not to the test that happens to come first.
     uvloop.new_event_loop().close()
+    # So does the thread of pyzmq that lets go of memory which was sent without copying.
+    with zmq.Context() as context, context.socket(zmq.PUB) as socket:
+        socket.send(bytes(1 << 16), copy=False)
 
 
 @pytest.fixture(autouse=True)

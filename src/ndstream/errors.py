@@ -37,6 +37,7 @@ The tree; in brackets the builtin that each one also is, in quotes its ``code``:
     ├── TransportError         [ConnectionError]       "transport"
     │   │                      between client and server
     │   ├── ConnectFailed                              "connect"
+    │   │   └── EndpointFailed [RuntimeError]          "endpoint"
     │   ├── ConnectionLost                             "lost"
     │   ├── CertificateError                           "certificate"
     │   └── ProtocolError                              "protocol"
@@ -142,7 +143,7 @@ class Conflict(RequestError):
 
 
 class NotAuthenticated(RequestError, PermissionError):
-    """The user name or the password is wrong."""
+    """The user name, the password or the key is wrong."""
 
     code = "unauthenticated"
 
@@ -253,6 +254,12 @@ class ConnectFailed(TransportError):
     """No connection could be made."""
 
     code = "connect"
+
+
+class EndpointFailed(ConnectFailed, RuntimeError):
+    """A stream cannot use its address: malformed, taken, or not of this machine; the message names it."""
+
+    code = "endpoint"
 
 
 class ConnectionLost(TransportError):

@@ -19,6 +19,7 @@ COMMANDS = {
     "get": "Copy to this machine.",
     "put": "Copy to a server.",
     "cat": "Print values; of more than 1000, the corners.",
+    "keygen": "Make the keys of one end of an encrypted message stream.",
     "user": "Keep the users of a server.",
     "demo": "Serve sample data and walk through what users do.",
 }

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 import msgspec
 import numpy as np
@@ -149,7 +149,14 @@ class Codec(Protocol):
 
     Its methods are functions of their arguments, opening nothing and waiting for nothing, but for what `decode` may
     remember of earlier messages of the stream. Codecs that subclass this may leave `images` and `position` out.
+
+    Attributes
+    ----------
+    counter : str or None
+        Key of the header that numbers the messages, when it alone says where they stand: `position` need not be asked.
     """
+
+    counter: ClassVar[str | None] = None
 
     def decode(self, header: dict[str, Any], frames: Sequence[Buffer]) -> Any:
         """Make the data of a message.

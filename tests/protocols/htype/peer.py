@@ -23,7 +23,7 @@ def plain(value: Any) -> Any:
 
 
 def mflow(read: str, write: str) -> None:
-    import mflow  # type: ignore[import-untyped]
+    import mflow
 
     receiver = mflow.connect(read, mode=mflow.PULL, receive_timeout=60_000)
     sender = mflow.connect(write, mode=mflow.PUSH, send_timeout=60_000)

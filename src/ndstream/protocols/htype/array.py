@@ -29,6 +29,8 @@ _COMMON = {
 class ArrayCodec(Codec):
     """Makes ``{"header": dict, "data": [array or None]}`` of a message, and back; remembers nothing."""
 
+    counter = "frame"
+
     def __init__(self, options: Decoding) -> None:
         self._most = options.limits.message_array
 

@@ -16,6 +16,8 @@ from ndstream.wire.multipart import encode_header
 class RawCodec(Codec):
     """Makes ``{"header": dict, "data": [buffer or None]}`` of a message, and back; remembers nothing."""
 
+    counter = "frame"
+
     def __init__(self, options: Decoding) -> None:
         pass
 

@@ -1,0 +1,1 @@
+"""Message streams: arrays in flight, any codec over ZeroMQ."""
