@@ -35,9 +35,10 @@ class AsyncStream(BaseStream):
     For tasks of one event loop; several may receive at once, and each message goes to one of them.
     """
 
+    _readiness: Readiness  # of a stream that is connected
+
     def __init__(self) -> None:
         super().__init__()
-        self._readiness: Readiness | None = None
         self._at_once = 0
 
     def connect(
@@ -57,8 +58,7 @@ class AsyncStream(BaseStream):
             return
         link.closing = True
         self._link = None
-        if self._readiness is not None:
-            self._readiness.close()
+        self._readiness.close()
         # Closing waits for what is to be sent, and whoever cancels this does not stop it.
         await asyncio.shield(
             asyncio.to_thread(link.close, link.settings.linger if linger is None else linger, link.channel.wait)
@@ -79,7 +79,7 @@ class AsyncStream(BaseStream):
         ``loop.call_soon_threadsafe``.
         """
         super().register_socket_monitor(monitor)
-        if self._readiness is not None:
+        if self.connected:
             self._readiness.stir()
 
     # -- receiving --
@@ -95,6 +95,8 @@ class AsyncStream(BaseStream):
             await asyncio.sleep(0)
         if link.closing:
             raise not_connected()
+        if self._readiness.waiting:
+            self._readiness.pass_on()
         message: Message | None = link.take(handler, block)
         if message is not NOTHING:
             return message
@@ -149,6 +151,8 @@ class AsyncStream(BaseStream):
             await asyncio.sleep(0)
         if link.closing:
             raise not_connected()
+        if self._readiness.waiting:
+            self._readiness.pass_on()
         if (sent := link.offer(parts, block)) is not None:
             return sent
         deadline = Deadline(link.settings.send_timeout)
@@ -167,7 +171,6 @@ class AsyncStream(BaseStream):
         return True
 
     async def _wait(self, link: Link, deadline: Deadline) -> bool:
-        assert self._readiness is not None
         found = await self._readiness.wait(deadline.left())
         if link.closing:
             raise not_connected()

@@ -55,7 +55,7 @@ def test_without_a_key_of_its_own_a_client_makes_one(keys: Callable[[str], Path]
 
 
 WRONG: dict[str, tuple[dict[str, str], str]] = {
-    "key of another server": ({"key": "client.key_secret", "server_key": "other.key"}, "perhaps its key is another"),
+    "key of another server": ({"key": "client.key_secret", "server_key": "other.key"}, "its key is another"),
     "key that is not allowed": ({"key": "other.key_secret", "server_key": "server.key"}, "does not allow this key"),
     "no key": ({}, "encrypted"),
 }
@@ -83,7 +83,7 @@ def test_a_key_for_a_server_that_has_none_is_an_error(keys: Callable[[str], Path
     with (
         ndstream.connect("tcp://127.0.0.1:*", BIND, PUSH) as sender,
         client(sender.address, server_key=keys("server.key")) as receiver,
-        pytest.raises(NotAuthenticated, match="the other is not"),
+        pytest.raises(NotAuthenticated, match=r"the other is not$"),
     ):
         receiver.receive()
 

@@ -118,12 +118,13 @@ class Handshakes:
                 else "the two ends do not understand each other; perhaps a key is wrong"
             )
         elif kind == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
-            reason = "the server refused; perhaps its key is another one than was given"
+            reason = "the server refused: its key is another one than given, or one end is encrypted and the other is not"
         else:
             return
         self.refused += 1
         self._in_a_row += 1
-        if kind != zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL or self._in_a_row >= _ENOUGH:
+        # A reason that is known stays; whether one is told depends on who of the two hangs up first.
+        if kind != zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL or (self._in_a_row >= _ENOUGH and self.failure is None):
             self.failure = reason
 
 

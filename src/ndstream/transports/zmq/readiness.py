@@ -8,11 +8,20 @@ from ndstream.transports.zmq.channel import Channel
 
 
 class Readiness:
-    """Waits until a channel can receive, or send; several tasks may wait at once."""
+    """Waits until a channel can receive, or send; several tasks may wait at once.
+
+    The descriptors tell once that something happened, to whoever looks first, with or without waiting: that one calls
+    `pass_on`, so that those who wait look as well.
+
+    Attributes
+    ----------
+    waiting : dict
+        Futures of those who wait, in the order in which they came.
+    """
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._waiting: set[asyncio.Future[None]] = set()
+        self.waiting: dict[asyncio.Future[None], None] = {}
         self._descriptors: list[int] = []
         self._closed = False
 
@@ -35,7 +44,15 @@ class Readiness:
                         return False
         except TimeoutError:
             return False
+        self.pass_on()
         return not self._closed
+
+    def pass_on(self) -> None:
+        """Let the next of those who wait look."""
+        for future in self.waiting:
+            if not future.done():
+                future.set_result(None)
+                return
 
     def close(self) -> None:
         """End every `wait`: the channel is going to be closed."""
@@ -46,16 +63,20 @@ class Readiness:
         """Wait until something happens to the channel; whether it was woken."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-        if not self._waiting:
+        if not self.waiting:
             self._descriptors = self._channel.descriptors()
             for descriptor in self._descriptors:
                 loop.add_reader(descriptor, self.stir)
-        self._waiting.add(future)
+        self.waiting[future] = None
         try:
             await future
+        except asyncio.CancelledError:
+            if not future.cancelled():
+                self.pass_on()
+            raise
         finally:
-            self._waiting.discard(future)
-            if not self._waiting:
+            self.waiting.pop(future, None)
+            if not self.waiting:
                 self._stop()
         return self._closed or self._channel.awake()
 
@@ -63,10 +84,10 @@ class Readiness:
         """Let all that wait look again."""
         # The descriptors stay readable until somebody has looked, which would call this over and over.
         self._stop()
-        for future in self._waiting:
+        waiting, self.waiting = self.waiting, {}
+        for future in waiting:
             if not future.done():
                 future.set_result(None)
-        self._waiting.clear()
 
     def _stop(self) -> None:
         descriptors, self._descriptors = self._descriptors, []
