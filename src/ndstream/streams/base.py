@@ -45,6 +45,26 @@ class BaseStream:
         return self._link is not None and not self._link.closing
 
     @property
+    def peers(self) -> int:
+        """Peers that are connected; of a PUB opened with ``count_subscribers=True``, subscriptions.
+
+        Raises
+        ------
+        ConnectionLost
+            The stream is not open.
+        NotAuthenticated
+            The other end refuses, or is not the one whose key was given.
+        """
+        channel = self.link.channel
+        channel.check()
+        return channel.subscribers() if channel.counts_subscribers else len(channel.watch.peers)
+
+    def wake(self) -> None:
+        """End what the stream waits for, or will wait for next, as if the time were over; for signal handlers."""
+        if self._link is not None:
+            self._link.channel.wake()
+
+    @property
     def receive_timeout(self) -> float | None:
         """Seconds that `receive` waits; None is without end.
 

@@ -27,6 +27,7 @@ class Additions(TypedDict, total=False):
     on_error: OnError
     on_gap: OnGap | None
     compressed: bool
+    count_subscribers: bool
     key: str | os.PathLike[str] | None
     server_key: Key | None
     allowed_keys: Iterable[Key] | None
@@ -62,6 +63,7 @@ class Settings:
     on_error: OnError
     on_gap: OnGap | None
     compressed: bool
+    count_subscribers: bool
     curve: Curve | None
     limits: Limits
 
@@ -99,6 +101,7 @@ class Settings:
             on_error=choices.get("on_error", "raise"),
             on_gap=choices.get("on_gap"),
             compressed=choices.get("compressed", False),
+            count_subscribers=choices.get("count_subscribers", False),
             curve=Curve.of(choices.get("key"), choices.get("server_key"), choices.get("allowed_keys")),
             limits=choices.get("limits", DEFAULT_LIMITS),
         )
@@ -115,6 +118,7 @@ class Settings:
             copy=self.copy,
             longest_part=self.limits.message_part,
             topics=self.topics,
+            count_subscribers=self.count_subscribers,
             curve=self.curve,
             context=self.context,
         )

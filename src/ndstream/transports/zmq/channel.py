@@ -63,6 +63,8 @@ class Options:
         Beginnings of the messages that a SUB takes.
     tell_slow : bool
         Whether a PUB refuses a message for which a peer has no room; else that peer goes without.
+    count_subscribers : bool
+        Whether a PUB is told of subscriptions, for `Channel.subscribers`.
     curve : Curve or None
     context : zmq.Context or None
         To be shared; None makes one of its own, which ends with the channel.
@@ -77,6 +79,7 @@ class Options:
     longest_part: int
     topics: tuple[bytes, ...] = (b"",)
     tell_slow: bool = True
+    count_subscribers: bool = False
     curve: Curve | None = None
     context: Context | None = None
 
@@ -103,7 +106,11 @@ class Channel:
         self._event = zmq.POLLOUT if options.mode.sends else zmq.POLLIN
         self._pending: deque[zmq.MessageTracker] = deque()
         self._watch: Watch | None = None
-        self._socket = self._context.socket(zmq.SocketType(options.mode))
+        self._subscribers = 0
+        self.counts_subscribers = options.count_subscribers and options.mode is Mode.PUB
+        self._socket = self._context.socket(
+            zmq.SocketType.XPUB if self.counts_subscribers else zmq.SocketType(options.mode)
+        )
         try:
             self._configure()
             self._watch = Watch(self._socket, self.wake)
@@ -136,6 +143,8 @@ class Channel:
                 socket.setsockopt(zmq.SUBSCRIBE, topic)
         if options.mode is Mode.PUB:
             self.refuse_slow(options.tell_slow)
+            if options.count_subscribers:
+                socket.setsockopt(zmq.XPUB_VERBOSER, 1)
         if options.curve is not None:
             options.curve.apply(socket)
             if options.curve.allowed is not None:
@@ -339,6 +348,17 @@ class Channel:
         watch.drain()
         if watch.handshakes.failure is not None and not self.options.bind:
             raise NotAuthenticated(f"{self.options.address}: {watch.handshakes.failure}")
+
+    def subscribers(self) -> int:
+        """Number of subscriptions to a PUB that counts them: only who has subscribed gets what is sent then."""
+        while True:
+            try:
+                told = self._receive(_NOW)
+            except zmq.Again:
+                return self._subscribers
+            except zmq.ZMQError as error:
+                raise _lost(error) from error
+            self._subscribers += 1 if told[:1] == b"\x01" else -1 if told[:1] == b"\x00" else 0
 
     # -- the end --
 
