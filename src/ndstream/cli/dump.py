@@ -57,8 +57,7 @@ def dump(
         stream = opened.enter_context(
             endpoints.receiver(ending, address, mode, bind=bind, queue_size=queue, topics=topic, **keys)
         )
-        if bind:
-            typer.echo(f"ndstream: receiving at {stream.address}")
+        endpoints.announce(stream, bind=bind, err=True)
         _dump(ending, stream, write, count)
 
 

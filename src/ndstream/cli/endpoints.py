@@ -63,6 +63,11 @@ def _open(ending: Ending, address: str, mode: str, bind: bool, choices: dict[str
     return stream
 
 
+def announce(stream: Stream, *, bind: bool, err: bool = False) -> None:
+    """Say where a receiver is; on standard error where standard output is for messages."""
+    typer.echo(f"ndstream: receiving {'at' if bind else 'from'} {stream.address}", err=err)
+
+
 def wait_for_peers(ending: Ending, stream: Stream, count: int) -> bool:
     """Wait for so many receivers; of a PUB, until they have subscribed. False when the command is to end."""
     while stream.peers < count:

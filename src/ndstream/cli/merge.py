@@ -65,8 +65,7 @@ def merge(
                 on_error=_pass_on(target, ending),
             )
             inputs.append(opened.enter_context(stream))
-            if bind:
-                typer.echo(f"ndstream: receiving at {stream.address}")
+            endpoints.announce(stream, bind=bind)
         clock = Pace(ending)
         clock.wait()
         try:

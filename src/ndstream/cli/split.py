@@ -59,7 +59,7 @@ def _split(source: Source, outputs: list[Output], count: int | None) -> None:
 
     with Ending() as ending, Splitter(source, outputs) as splitter:
         ending.wakes(*splitter.streams)
-        typer.echo(f"ndstream: receiving {'at' if source.bind else 'from'} {splitter.source.address}")
+        endpoints.announce(splitter.source, bind=source.bind)
         for output, stream in splitter.outputs:
             typer.echo(f"ndstream: sending {'at' if output.bind else 'to'} {stream.address}")
         clock = Pace(ending)

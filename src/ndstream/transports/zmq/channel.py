@@ -196,6 +196,8 @@ class Channel:
         bool or MessageTracker
             False when there is no room now. True, or what tells when the memory of the parts is no longer used.
         """
+        if self.counts_subscribers:
+            self.subscribers()  # what they tell would pile up
         if not self.options.copy and any(len(part) >= ZERO_COPY for part in parts):
             return self._send_views(parts) or (self._made_room() and self._send_views(parts))
         return self._send_copies(parts) or (self._made_room() and self._send_copies(parts))
