@@ -73,9 +73,7 @@ def generate(
     )
     with Ending() as ending:
         keys = {"key": key, "server_key": server_key, "allowed_keys": allow}
-        stream = endpoints.sender(
-            ending, address, mode, bind=not connect, queue_size=queue, policy=policy, **keys
-        )  # fmt: skip
+        stream = endpoints.sender(ending, address, mode, bind=not connect, queue_size=queue, policy=policy, **keys)
         _send(ending, stream, generator, count, rate, wait)
 
 

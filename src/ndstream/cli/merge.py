@@ -27,7 +27,7 @@ def merge(
     patience: Annotated[
         float,
         typer.Option(
-            min=0, metavar="SECONDS", help="With numbers: how long a source that sends nothing is waited for."
+            min=0.001, metavar="SECONDS", help="With numbers: how long a source that sends nothing is waited for."
         ),
     ] = 1.0,
     mode: endpoints.Receives = "pull",
