@@ -55,7 +55,7 @@ def test_without_a_key_of_its_own_a_client_makes_one(keys: Callable[[str], Path]
 
 
 WRONG: dict[str, tuple[dict[str, str], str]] = {
-    "key of another server": ({"key": "client.key_secret", "server_key": "other.key"}, "its key is another"),
+    "key of another server": ({"key": "client.key_secret", "server_key": "other.key"}, "is another one"),
     "key that is not allowed": ({"key": "other.key_secret", "server_key": "server.key"}, "does not allow this key"),
     "no key": ({}, "encrypted"),
 }

@@ -118,7 +118,7 @@ class Handshakes:
                 else "the two ends do not understand each other; perhaps a key is wrong"
             )
         elif kind == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
-            reason = "the server refused: its key is another one than given, or one end is encrypted and the other is not"
+            reason = "refused: the key of the server is another one, or one end is encrypted and the other is not"
         else:
             return
         self.refused += 1
