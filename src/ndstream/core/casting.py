@@ -92,6 +92,19 @@ def array_of(payload: Payload) -> NDArray[Any]:
     return flat.reshape(payload.shape + spelled.shape)
 
 
+def bytes_of(payload: Payload) -> NDArray[np.uint8]:
+    """Make an array of a payload of bytes; a view.
+
+    Raises
+    ------
+    InvalidRequest
+        It is not uint8 with one axis.
+    """
+    if payload.dtype != Integer(size=1, signed=False) or payload.shape is None or len(payload.shape) != 1:
+        raise InvalidRequest("what is stored as it is comes as uint8 with one axis")
+    return array_of(payload)
+
+
 def check_cast(source: DType, target: DType) -> None:
     """Make sure that elements of type `source` can be stored as `target`, but for their values.
 

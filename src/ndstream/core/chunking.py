@@ -1,10 +1,12 @@
-"""The shape of chunks when nobody chose one."""
+"""The shape of chunks when nobody chose one, and chunks that somebody made."""
 
 from __future__ import annotations
 
 from math import ceil, prod
 
 from ndstream.core.limits import KiB, MiB
+from ndstream.core.operations import WriteChunk
+from ndstream.errors import InvalidRequest, OutOfBounds
 
 _SMALLEST = 64 * KiB
 _LARGEST = 1 * MiB
@@ -50,3 +52,33 @@ def chunk_shape(shape: tuple[int, ...], maxshape: tuple[int | None, ...] | None,
         for axis in growing:
             sides[axis] *= 2
     return tuple(sides)
+
+
+def check_chunk(operation: WriteChunk, shape: tuple[int, ...], chunks: tuple[int, ...]) -> tuple[int, ...]:
+    """Make sure that a chunk is one of the grid; returns the shape that the dataset of that shape needs for it.
+
+    Raises
+    ------
+    InvalidRequest, OutOfBounds
+    """
+    start, name = operation.start, operation.name
+    if len(start) != len(shape) or any(index < 0 or index % side for index, side in zip(start, chunks, strict=False)):
+        raise InvalidRequest(f"no chunk of {name}, which are of the shape {chunks}, begins at {start}")
+    if any(index >= side for index, side in zip(start[1:], shape[1:], strict=True)):
+        raise OutOfBounds(f"{name} of the shape {shape} does not reach to {start}")
+    return (max(shape[0], start[0] + chunks[0]), *shape[1:])
+
+
+def check_stored(operation: WriteChunk, nbytes: int, filters: int, whole: int) -> None:
+    """Make sure that a chunk may have `nbytes` bytes, where it has `whole` before it goes through so many filters.
+
+    Raises
+    ------
+    InvalidRequest
+    """
+    if not 0 <= operation.mask < 1 << filters:
+        raise InvalidRequest(f"{operation.name} has {filters} filters; the mask {operation.mask} names others")
+    if not nbytes:
+        raise InvalidRequest("a stored chunk has one byte at least")
+    if operation.mask == (1 << filters) - 1 and nbytes != whole:
+        raise InvalidRequest(f"{nbytes} bytes, where a chunk of {operation.name} without filters has {whole}")

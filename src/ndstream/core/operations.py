@@ -65,6 +65,21 @@ class Write(msgspec.Struct, frozen=True, kw_only=True, tag_field="operation", ta
     selection: Any = None
 
 
+class WriteChunk(msgspec.Struct, frozen=True, kw_only=True, tag_field="operation", tag="write_chunk"):
+    """Store one chunk of a dataset as it is given, past the filters.
+
+    `start` is the index of its first element, along each axis a multiple of the length of the chunks. `data` are bytes
+    (uint8, one axis): what the filters make of a whole chunk, those aside that `mask` has a bit for, n for the n-th.
+    Where none is left the bytes are the elements; others are not looked at until somebody reads them. A dataset that
+    does not reach so far becomes longer along its first axis.
+    """
+
+    name: str
+    start: tuple[int, ...]
+    data: Payload
+    mask: int = 0
+
+
 class Append(msgspec.Struct, frozen=True, kw_only=True, tag_field="operation", tag="append"):
     """Make a dataset longer along `axis` and write the new part; the outcome says where it landed.
 
@@ -142,6 +157,7 @@ Operation: TypeAlias = (
     CreateGroup
     | CreateDataset
     | Write
+    | WriteChunk
     | Append
     | Insert
     | Resize

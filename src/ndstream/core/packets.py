@@ -120,6 +120,14 @@ class Packet(msgspec.Struct, eq=False):
         return self.codec.images(self.data)
 
     @property
+    def values(self) -> dict[str, Any]:
+        """What the message says beside its arrays, by name: how a series is taken, or when an image was.
+
+        Scalars of numpy, numbers, text, times, and lists and maps of such.
+        """
+        return self.codec.values(self.data)
+
+    @property
     def position(self) -> Position | None:
         """Where the message stands in its sequence; None when it does not say, or not in a way that can be used."""
         return self.codec.position(self.data)
@@ -148,7 +156,7 @@ class Codec(Protocol):
     """What decodes and encodes the messages of one or more htypes, for one stream.
 
     Its methods are functions of their arguments, opening nothing and waiting for nothing, but for what `decode` may
-    remember of earlier messages of the stream. Codecs that subclass this may leave `images` and `position` out.
+    remember of earlier messages of the stream. Codecs that subclass this may leave out all but these two.
 
     Attributes
     ----------
@@ -187,6 +195,10 @@ class Codec(Protocol):
 
     def images(self, data: Any) -> dict[str, Image]:
         """Arrays in what `decode` returned; see `Packet.images`."""
+        return {}
+
+    def values(self, data: Any) -> dict[str, Any]:
+        """What `decode` returned says beside its arrays; see `Packet.values`. Never raises."""
         return {}
 
     def position(self, data: Any) -> Position | None:

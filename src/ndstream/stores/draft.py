@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import singledispatchmethod
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ndstream.core.casting import array_of, cast, check_cast
-from ndstream.core.chunking import chunk_shape
+from ndstream.core.casting import array_of, bytes_of, cast, check_cast
+from ndstream.core.chunking import check_chunk, check_stored, chunk_shape
 from ndstream.core.dtypes import from_numpy, item_size, memory_size, to_numpy
 from ndstream.core.model import ExternalLink, SoftLink
 from ndstream.core.operations import (
@@ -34,9 +35,10 @@ from ndstream.core.operations import (
     Resize,
     SetAttributes,
     Write,
+    WriteChunk,
 )
 from ndstream.core.selection import from_plain
-from ndstream.errors import Exists, Forbidden, InvalidRequest, NotFound, UnsupportedDType
+from ndstream.errors import Exists, Forbidden, InvalidRequest, NotFound, UnsupportedDType, UnsupportedFilter
 from ndstream.stores.tree import Array, Group, Member, Null, Values
 
 _LINKS = 32
@@ -94,6 +96,34 @@ class Draft:
         self._swap(array, replace(array, values=changed))
         self._note(operation.name, "written", values.shape)
         return Outcome(shape=values.shape)
+
+    @carry_out.register
+    def _(self, operation: WriteChunk) -> Outcome:
+        array, values = self._dataset(operation.name)
+        size = item_size(from_numpy(values.dtype))
+        if array.chunks is None or size is None:
+            raise InvalidRequest(f"{operation.name} is not stored in chunks of elements of one size")
+        now = check_chunk(operation, values.shape, array.chunks)
+        stored = bytes_of(operation.data)
+        check_stored(operation, stored.size, len(array.filters), prod(array.chunks) * size)
+        if operation.mask != (1 << len(array.filters)) - 1:
+            raise UnsupportedFilter("values in memory have no filters: only chunks that skip all of them can be stored")
+        if now != values.shape:
+            _check_growth(array, now, operation.name)
+        changed = _filled(now, values.dtype, array.fill)
+        changed[tuple(map(slice, values.shape))] = values
+        there = tuple(slice(low, low + side) for low, side in zip(operation.start, array.chunks, strict=True))
+        part = changed[there]
+        part[...] = stored.view(values.dtype).reshape(array.chunks)[tuple(map(slice, part.shape))]
+        self._swap(array, replace(array, values=changed))
+        name, appended = _canonical(operation.name), (values.shape[0], now[0])
+        if now == values.shape:
+            self._note(operation.name, "written", now)
+        elif operation.start[0] == values.shape[0]:
+            self.changes.append(Change(name=name, kind="appended", shape=now, appended=appended))
+        else:
+            self._note(operation.name, "resized", now)
+        return Outcome(shape=now)
 
     @carry_out.register
     def _(self, operation: Append) -> Outcome:

@@ -41,6 +41,7 @@ from ndstream.core.operations import (
     Resize,
     SetAttributes,
     Write,
+    WriteChunk,
 )
 from ndstream.core.ports import ANYBODY, Detail
 from ndstream.core.selection import select, to_plain
@@ -200,6 +201,48 @@ class WritableStoreSuite:
 
         self.run(tmp_path, work)
 
+    def test_chunks_are_stored_as_they_are(self, tmp_path: Path) -> None:
+        async def work(store: Any) -> None:
+            frames = np.arange(5 * 12, dtype=">u2").reshape(5, 3, 4)
+            await apply(store, table("/f", ">u2", (3, 4), chunks=(1, 3, 4), fill=b"\x00\x07"))
+            first = await apply(
+                store, stored("/f", 0, frames[0]), stored("/f", 1, frames[1]), stored("/f", 4, frames[4])
+            )
+            assert [outcome.shape for outcome in first.outcomes] == [(1, 3, 4), (2, 3, 4), (5, 3, 4)]
+            await apply(store, stored("/f", 2, frames[2]))
+            found = await read(store, "/f")
+            assert same(found[[0, 1, 2, 4]], frames[[0, 1, 2, 4]])
+            assert (found[3] == 7).all()
+
+        self.run(tmp_path, work)
+
+    def test_chunks_that_are_none_are_refused(self, tmp_path: Path) -> None:
+        async def work(store: Any) -> None:
+            await apply(store, table("/f", "<i4", (4,), chunks=(2, 3), filters=GZIP), dataset("/flat", [1, 2]))
+            row = np.zeros(6, "<i4")
+            for name, start, data, mask in (
+                ("/flat", (0,), row, 0),  # not in chunks
+                ("/f", (0,), row, 3),  # too few axes
+                ("/f", (1, 0), row, 3),  # between two chunks
+                ("/f", (-2, 0), row, 3),
+                ("/f", (0, 6), row, 3),  # beyond an axis that does not grow
+                ("/f", (0, 0), row[:5], 3),  # too few elements
+                ("/f", (0, 0), row[:0], 0),  # nothing
+                ("/f", (0, 0), row, 4),  # a filter that there is not
+                ("/f", (0, 0), row, -1),
+            ):
+                chunk = WriteChunk(name=name, start=start, data=payload(data.view("u1")), mask=mask)
+                with pytest.raises(NDStreamError) as error:
+                    await apply(store, chunk)
+                assert error.value.code in ("invalid", "bounds")
+            with pytest.raises(InvalidRequest):
+                await apply(store, WriteChunk(name="/f", start=(0, 0), data=payload(row), mask=3))
+            assert (await read(store, "/f")).shape == (0, 4)
+            done = await apply(store, WriteChunk(name="/f", start=(2, 3), data=payload(row.view("u1")), mask=3))
+            assert done.outcomes[0].shape == (4, 4)
+
+        self.run(tmp_path, work)
+
     def test_a_key_makes_a_batch_happen_once(self, tmp_path: Path) -> None:
         async def work(store: Any) -> None:
             await apply(store, table("/t"))
@@ -287,6 +330,11 @@ async def apply(store: Any, *operations: Operation) -> Committed:
     """Carry out a batch."""
     done: Committed = await store.apply(FILE, WRITER, operations)
     return done
+
+
+def stored(name: str, row: int, frame: Any) -> WriteChunk:
+    """Make the operation that stores one frame as it is."""
+    return WriteChunk(name=name, start=(row, *(0 for _ in frame.shape)), data=payload(frame.reshape(-1).view("u1")))
 
 
 async def read(store: Any, name: str, path: str = FILE) -> Any:

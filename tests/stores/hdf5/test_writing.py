@@ -19,7 +19,16 @@ import pytest
 
 from ndstream.core.limits import Limits
 from ndstream.core.model import Filter
-from ndstream.core.operations import Append, CreateDataset, CreateGroup, Delete, Operation, SetAttributes, Write
+from ndstream.core.operations import (
+    Append,
+    CreateDataset,
+    CreateGroup,
+    Delete,
+    Operation,
+    SetAttributes,
+    Write,
+    WriteChunk,
+)
 from ndstream.core.ports import ANYBODY, Writing
 from ndstream.errors import (
     Conflict,
@@ -36,6 +45,7 @@ from ndstream.errors import (
 from ndstream.stores.hdf5.store import HDF5Store
 from ndstream.testing.arrays import collect
 from ndstream.testing.payloads import WRITER, dataset, payload, table
+from ndstream.wire.compression import pack, stored_chunk
 
 T = TypeVar("T")
 
@@ -359,6 +369,30 @@ def test_filters_go_with_elements_of_any_length_or_are_refused(tmp_path: Path) -
     with h5py.File(tmp_path / "a.h5") as file:
         assert list(file) == ["texts"]
         assert file["texts"].asstr()[...].tolist() == texts
+
+
+def test_compressed_chunks_are_stored_as_they_came(tmp_path: Path) -> None:
+    frames = np.random.default_rng(4).poisson(3, (4, 64, 80)).astype("<u2")
+    images = [pack(frame, "bslz4") for frame in frames]
+    filters, _ = stored_chunk(images[0])
+
+    async def work(store: HDF5Store) -> None:
+        made = table("/f", "<u2", frames.shape[1:], chunks=(1, *frames.shape[1:]), filters=filters)
+        await store.apply("a.h5", WRITER, [made], create=True)
+        heard = aiter(store.follow("a.h5", ANYBODY, since=2))
+        for number in (0, 1, 3):
+            data = payload(np.frombuffer(images[number].payload, "u1"))
+            await store.apply("a.h5", WRITER, [WriteChunk(name="/f", start=(number, 0, 0), data=data)])
+        events = [await anext(heard) for _ in range(2)]
+        assert [event.changes[0].appended for event in events] == [(1, 2), None]
+        found = await collect(await store.read("a.h5", "/f", ANYBODY, None))
+        assert np.array_equal(found[[0, 1, 3]], frames[[0, 1, 3]])
+        assert not found[2].any()
+
+    run(tmp_path, work)
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert np.array_equal(file["f"][3], frames[3])
+        assert file["f"].id.read_direct_chunk((1, 0, 0)) == (0, bytes(images[1].payload))
 
 
 def test_fifty_writers_lose_nothing(tmp_path: Path) -> None:

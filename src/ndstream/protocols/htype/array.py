@@ -26,6 +26,10 @@ _COMMON = {
 }
 
 
+#: Keys of a header that say how the segments are to be read, or which message it is.
+_LAYOUT = frozenset({"htype", "shape", "type", "frame", "endianness", "endianess", "encoding", "cmpr"})
+
+
 class ArrayCodec(Codec):
     """Makes ``{"header": dict, "data": [array or None]}`` of a message, and back; remembers nothing."""
 
@@ -144,6 +148,10 @@ class ArrayCodec(Codec):
             for index, array in enumerate(segments_of(data))
             if array is not None
         }
+
+    def values(self, data: Any) -> dict[str, Any]:
+        """Tell what the header says beside how the arrays are laid out."""
+        return {key: value for key, value in data["header"].items() if key not in _LAYOUT}
 
     def position(self, data: Any) -> Position | None:
         """Say the number of the frame, if the header has one."""

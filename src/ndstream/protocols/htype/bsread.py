@@ -206,6 +206,18 @@ class BsreadCodec(Codec):
                 found[channel.name] = image(channel, part)
         return found
 
+    def values(self, data: Any) -> dict[str, Any]:
+        """Tell the values that are no arrays, by channel, and under ``timestamps`` when each was taken, in ns."""
+        told: dict[str, Any] = {"global_timestamp": _nanoseconds(data.global_timestamp, data.global_timestamp_offset)}
+        for name, value in data.data.items():
+            if value.value is not None and not isinstance(value.value, np.ndarray | Image):
+                told[name] = value.value
+        stamped = {name: value for name, value in data.data.items() if value.timestamp is not None}
+        told["timestamps"] = {
+            name: _nanoseconds(value.timestamp, value.timestamp_offset) for name, value in stamped.items()
+        }
+        return told
+
     def position(self, data: Any) -> Position | None:
         """Say the pulse."""
         return Position(counter="pulse_id", number=data.pulse_id)
@@ -219,6 +231,10 @@ def _global(header: dict[str, Any]) -> tuple[int, int]:
         if seconds is not None and nanoseconds is not None:
             return seconds, nanoseconds
     raise BadHeader("the header has no global_timestamp with whole numbers as sec and ns")
+
+
+def _nanoseconds(seconds: int | None, nanoseconds: int | None) -> int:
+    return (seconds or 0) * 1_000_000_000 + (nanoseconds or 0)
 
 
 def _stamp(channel: Channel, seconds: int, nanoseconds: int) -> bytes:

@@ -184,6 +184,11 @@ class EigerCodec(Codec):
             shape = (*shape[:1:-1], *shape[:2])
         return Image(payload=payload, encoding=kind, shape=shape, dtype=dtype, element=width)
 
+    def values(self, data: Any) -> dict[str, Any]:
+        """Tell the configuration that a dheader has; of an image, its times."""
+        told = data.get("part_4" if "part_3_raw" in data else "part_2", {})
+        return {key: value for key, value in told.items() if key != "htype"}
+
     def position(self, data: Any) -> Position | None:
         """Say the series and, of an image, the number of its frame."""
         header = data["header"]

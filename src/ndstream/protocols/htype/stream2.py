@@ -171,6 +171,11 @@ class Stream2Codec(Codec):
         """
         return dict(_arrays(data["data"], "")) | dict(_arrays(data["header"], ""))
 
+    def values(self, data: Any) -> dict[str, Any]:
+        """Tell what the map has, but for its arrays and what it is."""
+        header: dict[str, Any] = data["header"]
+        return {key: value for key, value in header.items() if key not in ("htype", "type")}
+
     def position(self, data: Any) -> Position | None:
         """Say the series, by what is unique in its name, and of an image its number."""
         header = data["header"]

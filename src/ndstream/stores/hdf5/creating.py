@@ -18,6 +18,7 @@ from ndstream.errors import InvalidRequest, TooLarge, UnsupportedDType
 from ndstream.stores.hdf5.destination import utf8_names
 from ndstream.stores.hdf5.dtypes import type_id
 from ndstream.stores.hdf5.storing import check_filter
+from ndstream.wire.compression import BITSHUFFLE
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -131,6 +132,10 @@ def _add_filter(properties: h5p.PropDCID, stage: Filter, *, fixed: bool) -> None
             properties.set_shuffle()  # its option, the size of an element, is the library's to say
         elif stage.id == _FLETCHER32:
             properties.set_fletcher32()
+        elif (
+            stage.id == BITSHUFFLE and len(stage.options) > 4
+        ):  # as stored: its version and the size are its own to say
+            properties.set_filter(stage.id, 0, stage.options[3:])
         else:
             properties.set_filter(stage.id, h5z.FLAG_OPTIONAL if optional else 0, stage.options)
     except (ValueError, RuntimeError, TypeError, OverflowError) as error:

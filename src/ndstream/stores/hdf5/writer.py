@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import singledispatchmethod
+from math import prod
 from typing import Any, Literal
 
 import msgspec
 import numpy as np
 from h5py import h5a, h5d, h5f, h5g, h5l, h5o, h5t
 
-from ndstream.core.casting import array_of
+from ndstream.core.casting import array_of, bytes_of
+from ndstream.core.chunking import check_chunk, check_stored
 from ndstream.core.dtypes import Compound
 from ndstream.core.limits import Limits
 from ndstream.core.operations import (
@@ -35,11 +37,12 @@ from ndstream.core.operations import (
     Resize,
     SetAttributes,
     Write,
+    WriteChunk,
 )
 from ndstream.core.selection import Span, everything, from_plain
 from ndstream.core.selection.axes import Axis, pick
 from ndstream.core.selection.selection import Selection
-from ndstream.errors import Exists, Forbidden, InvalidRequest, NotFound
+from ndstream.errors import Exists, Forbidden, InvalidRequest, NotFound, TooLarge
 from ndstream.stores.hdf5.creating import AttributeValue, Recipe, check_shape, create
 from ndstream.stores.hdf5.destination import Destinations, Object, new_group, utf8_names
 from ndstream.stores.hdf5.dtypes import type_of
@@ -300,6 +303,33 @@ class Writer:
             store(place, selection, data, self._threads)
             self.effects.note(Change(name=_canonical(operation.name), kind="written", shape=shape))
         return Outcome(shape=shape, done=bool(selection.count))
+
+    @_do.register
+    def _(self, operation: WriteChunk) -> Outcome:
+        place, shape = self._dataset(operation.name)
+        if place.itemsize is None or place.grid is None:
+            raise InvalidRequest(f"{operation.name} is not stored in chunks of elements of one size")
+        now = check_chunk(operation, shape, place.grid)
+        stored = bytes_of(operation.data)
+        if stored.size > self._limits.chunk:
+            raise TooLarge(f"a chunk of {stored.size} bytes is more than the limit 'chunk' ({self._limits.chunk})")
+        check_stored(operation, stored.size, len(place.filters), prod(place.grid) * place.id.get_type().get_size())
+        self._check_growth(place, now, operation.name)
+        name = _canonical(operation.name)
+        if now == shape:
+            self._rewriting(place)
+            self.effects.note(Change(name=name, kind="written", shape=shape))
+        else:
+            self._changing()
+            place.id.set_extent(now)
+            self.effects.grown.add(place.address)
+            if operation.start[0] == shape[0]:
+                change = Change(name=name, kind="appended", shape=now, appended=(shape[0], now[0]))
+            else:
+                change = Change(name=name, kind="resized", shape=now)
+            self.effects.note(change)
+        place.id.write_direct_chunk(operation.start, stored, operation.mask)
+        return Outcome(shape=now)
 
     @_do.register
     def _(self, operation: Append) -> Outcome:
