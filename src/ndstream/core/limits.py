@@ -85,6 +85,7 @@ class Limits:
     message_depth: int = 64  #: lists and maps within each other in a header
     message_array: Bytes = 1 * GiB  #: largest array that a message may declare, decompressed
     stream_queue: Bytes = 256 * MiB  #: messages that wait in a sender that drops the oldest when its peers are slow
+    record_gap: int = 1 << 20  #: frames that may be missing in a row, in a recording; beyond that none gets a place
     # -- time --
     idle_timeout: Seconds = 60.0  #: seconds after which a silent connection is closed: no request, no answer to a ping
     send_timeout: Seconds = 300.0  #: seconds a peer may take nothing of an answer before it is cut off

@@ -211,6 +211,18 @@ class HDF5Store:
             raise Forbidden("this server does not write")
         await self._owners.at(self._catalog.locate_file(path, access).real).hold()
 
+    async def release(self, path: str, access: Access) -> None:
+        """Let go of a file that was written, now rather than after a while: it is whole, and free for others.
+
+        Raises
+        ------
+        NotFound
+        """
+        found = self._catalog.locate_file(path, access)
+        owned = self._owners and self._owners.get(found.real)
+        if owned:
+            await owned.release()
+
     async def aclose(self) -> None:
         """See `Store`."""
         if self._owners is not None:

@@ -1,0 +1,1 @@
+"""Streams into files, and files into streams."""
