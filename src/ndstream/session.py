@@ -17,6 +17,7 @@ from ndstream.errors import InvalidRequest, MissingExtra
 
 if TYPE_CHECKING:
     from ndstream.client.aio import Opening
+    from ndstream.client.aio_connection import AioConnection
 
 _config: Config | None = None
 
@@ -157,14 +158,24 @@ def aopen(
     ...     frames = await file["entry/frames"]
     ...     first, last = await asyncio.gather(frames[0], frames[-1])
     """
+    config = _configured(timeout, retries, verify, block_cache)
+    connection, path = aconnection(url, name, user, password, config=config)
+    from ndstream.client.aio import Opening  # aiohttp is there, as `aconnection` has found
+
+    return Opening(connection, path, mode)
+
+
+def aconnection(
+    url: str, name: str = "/", user: str | None = None, password: str | None = None, *, config: Config | None = None
+) -> tuple[AioConnection, str]:
+    """Make the connection behind `aopen`, and the path on its server; parameters and errors are those of `aopen`."""
     try:
-        from ndstream.client.aio import Opening
         from ndstream.client.aio_connection import AioConnection
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("ndstream"):
             raise
         raise MissingExtra("ndstream.aopen needs the 'aio' extra: pip install 'ndstream[aio]'") from error
-    config = _configured(timeout, retries, verify, block_cache)
+    config = config or get_config()
     alias = config.resolve_alias(url, user)
     address = parse_address(alias.url, name)
     if address.native is None:
@@ -173,7 +184,7 @@ def aopen(
         password = password_of(address.base, alias, config)
     credentials = Credentials(alias.user, password)
     connection = AioConnection(address.native, credentials, verify=config.verify, limits=config.limits)
-    return Opening(connection, address.path, mode)
+    return connection, address.path
 
 
 def _configured(

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ndstream.core.operations import Committed, Operation
 from ndstream.core.packets import Decoding
 from ndstream.recording.recorder import Recorded, Recorder
 from ndstream.recording.recording import Recording
 from ndstream.recording.targets import Folder
+from ndstream.stores.memory import MemoryStore
+from ndstream.testing.payloads import WRITER
 from ndstream.wire.multipart import Codecs
 
 Parts = list[bytes]
@@ -34,6 +37,26 @@ async def record_all(path: Path, messages: Iterable[Parts], *, commit_after: int
     finally:
         await target.aclose()
     return recorder.statistics
+
+
+class Memory:
+    """Files in memory; a `ndstream.recording.targets.Target`."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStore({})
+        self.finished: list[str] = []
+
+    async def check(self, name: str) -> None:
+        """Let any name be free."""
+
+    async def apply(self, name: str, operations: Sequence[Operation]) -> Committed:
+        return await self.store.apply(name, WRITER, operations, create=True)
+
+    async def finish(self, name: str) -> None:
+        self.finished.append(name)
+
+    async def aclose(self) -> None:
+        await self.store.aclose()
 
 
 async def parts_of(path: Path) -> list[Parts]:

@@ -21,7 +21,7 @@ SHAPE = (64, 96)
 def frame(number: int, dtype: Any = "<u2", shape: tuple[int, ...] = SHAPE) -> NDArray[Any]:
     """Make an image that compresses well, and is like no other."""
     image = np.random.default_rng(number).poisson(2, shape).astype(dtype)
-    image.flat[0] = number
+    image.flat[0] = number % 251
     return image
 
 
@@ -45,7 +45,12 @@ def array(number: int | None, image: NDArray[Any], **header: Any) -> Parts:
 
 def eiger_header(series: int, images: int, **configuration: Any) -> Parts:
     """Make a dheader-1.0 with all tables."""
-    told = {"nimages": images, "ntrigger": 1, "x_pixels_in_detector": SHAPE[1], "y_pixels_in_detector": SHAPE[0]}
+    told: dict[str, Any] = {
+        "nimages": images,
+        "ntrigger": 1,
+        "x_pixels_in_detector": SHAPE[1],
+        "y_pixels_in_detector": SHAPE[0],
+    }
     told |= {"wavelength": 0.9, "description": "Dectris", "thresholds": [1.5, 2.5], **configuration}
     flat, mask = frame(1, "<f4"), frame(2, "<u4")
     return encode(
@@ -108,9 +113,7 @@ def stream2_end(series: str) -> Parts:
 def pulse(number: int, **values: Any) -> Parts:
     """Make a message of bsread."""
     data = {name: Value(value, number, 5) for name, value in values.items()}
-    return encode(
-        BsreadMessage(data=data, pulse_id=number, global_timestamp=number * 10, global_timestamp_offset=7)
-    )
+    return encode(BsreadMessage(data=data, pulse_id=number, global_timestamp=number * 10, global_timestamp_offset=7))
 
 
 STREAMS: dict[str, list[Parts]] = {

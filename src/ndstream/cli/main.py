@@ -25,6 +25,8 @@ COMMANDS = {
     "replay": "Send the messages of a folder.",
     "split": "Pass messages on to several outputs, until Ctrl-C.",
     "merge": "Make one stream of several, until Ctrl-C.",
+    "record": "Record a message stream into HDF5 files.",
+    "play": "Send recorded messages again, as they came.",
     "keygen": "Make the keys of one end of an encrypted message stream.",
     "user": "Keep the users of a server.",
     "demo": "Serve sample data and walk through what users do.",

@@ -151,6 +151,8 @@ class Book:
     def _row(self, key: Key, number: int | None, packet: Packet, time: int) -> list[Reference]:
         images = _images(packet)
         chunks = chunks_of(images, packet.frames, self._limits)
+        if not images and not packet.values and key not in self._tracks:
+            return []  # nothing that a row could hold
         track = self._tracks.get(key) or self._anew(key)
         if number is None or key[0] == "pulse_id":
             entry = self._entry(track, chunks, time)
@@ -170,7 +172,8 @@ class Book:
             return None
         entry = self._entry(track, chunks, time)
         reaches = track.reaches(number, gap)
-        if track.series.name is None and (not reaches or (number == track.first and entry.has(number))):
+        begins = number == track.first and any(one.has(number) for one in self._entries[track.key])
+        if track.series.name is None and (not reaches or begins):
             track = self._anew(track.key)  # the sender began again
             entry = self._entry(track, chunks, time)
         elif not reaches or entry.has(number):

@@ -131,7 +131,7 @@ class Entry:
         self.name = name
         self.rows = 0
         self.base = base
-        self._series = series
+        self._series, self._counter = series, counter
         self._limits = limits
         self._filled = bytearray()
         self._names = Names("missing", "data", "timestamp")
@@ -245,8 +245,8 @@ class Entry:
         return len(self._columns) + len(self._frames) >= _COLUMNS
 
     def _new(self, name: str) -> str:
-        # The one array that a detector sends is called "image"; NeXus calls the signal of a detector "data".
-        if name == "image" and not self._frames:
+        # The one array of an Eiger is called "image"; NeXus calls the signal of a detector "data".
+        if name == "image" and self._counter == "frame" and not self._frames:
             return "data"
         return self._names.new(name)
 
@@ -273,7 +273,9 @@ class Entry:
         axis = self._axis if self._numbers is not None else "timestamp"
         told: dict[str, Plain | list[str]] = {"axes": [axis]}
         signals = [frames.name.rpartition("/")[2] for frames in self._frames.values()]
-        signals += [column.name.rpartition("/")[2] for column in self._columns.values() if column.dtype is not None]
+        if not signals:
+            columns = (column for column in self._columns.values() if column.dtype is not None)
+            signals = [column.name.rpartition("/")[2] for column in columns]
         if signals:
             told["signal"] = signals[0]
         if len(signals) > 1:

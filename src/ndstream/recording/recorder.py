@@ -127,6 +127,11 @@ class Recorder:
         self._begun = self._due = 0.0
         self._committing: asyncio.Task[None] | None = None
 
+    @property
+    def first_file(self) -> str:
+        """Name of the file that is written first."""
+        return self._file_name(0)
+
     # -- taking messages --
 
     def add(self, packet: Packet, time_ns: int | None = None) -> None:
@@ -148,15 +153,14 @@ class Recorder:
         if self._book is None:
             self._book = Book(self._limits, self._tracks)
             self._begun = time.monotonic()
-            self._file = self._file_name()
+            self._file = self._file_name(len(self.statistics.files))
         if not self._book.unwritten:
             self._due = time.monotonic() + self._interval
         return self._book
 
-    def _file_name(self) -> str:
+    def _file_name(self, number: int) -> str:
         if not self._rolling.ever:
             return str(self._name)
-        number = len(self.statistics.files)
         return str(self._name.with_name(f"{self._name.stem}_{number:0{_DIGITS}d}{self._name.suffix}"))
 
     def _took(self, frames: Sequence[Buffer]) -> None:

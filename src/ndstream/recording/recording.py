@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
@@ -60,7 +60,8 @@ class Recording:
             raise NotFound(f"there is no file {path}")
         self._path = path
         self._limits = limits
-        self._store = HDF5Store({"": path.parent}, limits=limits)
+        # One process reads: here is one who asks.
+        self._store = HDF5Store({"": path.parent}, limits=replace(limits, workers=1))
         self._sources: list[str] = []
         self._kept: dict[tuple[int, int], bytes] = {}
 

@@ -35,6 +35,7 @@ _TAGS = {np.dtype(code): tag for tag, code in reversed(_TYPED.items())}
 _DTYPES = {tag: np.dtype(code) for tag, code in _TYPED.items()}
 #: "lz4" is HDF5's framing here, while it is a bare block in V1.
 _ALGORITHMS: dict[str, Encoding] = {"bslz4": "bslz4", "lz4": "lz4-hdf5", "bszstd": "bszstd"}
+_IMAGE_NAMES = ("htype", "type", "image_id", "series_id", "series_unique_id")
 _TOO_FINE = re.compile(r"\.\d{7}")
 
 
@@ -172,9 +173,10 @@ class Stream2Codec(Codec):
         return dict(_arrays(data["data"], "")) | dict(_arrays(data["header"], ""))
 
     def values(self, data: Any) -> dict[str, Any]:
-        """Tell what the map has, but for its arrays and what it is."""
+        """Tell what the map has, but for its arrays; of an image without what `position` tells."""
         header: dict[str, Any] = data["header"]
-        return {key: value for key, value in header.items() if key not in ("htype", "type")}
+        left_out = ("htype", "type") if header.get("type") != "image" else _IMAGE_NAMES
+        return {key: value for key, value in header.items() if key not in left_out}
 
     def position(self, data: Any) -> Position | None:
         """Say the series, by what is unique in its name, and of an image its number."""

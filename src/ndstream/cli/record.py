@@ -1,0 +1,111 @@
+"""``ndstream record``: a message stream into HDF5 files."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ndstream.cli.extra import needs
+from ndstream.cli.streaming import Bind, Key, ServerKey, size, told_to_stop
+
+
+def record(
+    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="Of the stream: tcp://host:port.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="HDF5 file to be made, here or on a server of ours.")],
+    mode: Annotated[str, typer.Option("--mode", "-m", metavar="MODE", help="pull or sub.")] = "pull",
+    bind: Bind = False,
+    topic: Annotated[
+        list[str] | None, typer.Option("--topic", metavar="TEXT", help="Beginning of messages that a sub takes.")
+    ] = None,
+    interval: Annotated[
+        float, typer.Option("--interval", "-i", min=0.0, metavar="SECONDS", help="Between two commits.")
+    ] = 1.0,
+    count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="End after so many messages.")] = None,
+    roll_size: Annotated[
+        str | None, typer.Option("--roll-size", metavar="SIZE", help="Begin a new file after so much, such as 4GiB.")
+    ] = None,
+    roll_count: Annotated[
+        int | None, typer.Option("--roll-count", min=1, metavar="N", help="Begin a new file after N messages.")
+    ] = None,
+    roll_time: Annotated[
+        float | None, typer.Option("--roll-time", metavar="SECONDS", help="Begin a new file after so long.")
+    ] = None,
+    key: Key = None,
+    server_key: ServerKey = None,
+    user: Annotated[
+        str | None, typer.Option("--user", metavar="NAME", help="Write as this user; the password is asked for.")
+    ] = None,
+) -> None:
+    """Record a message stream into HDF5 files, until Ctrl-C.
+
+    Compressed images are stored as they came. Each commit is on the disk for good, and others can read the file
+    meanwhile.
+    """
+    from ndstream.recording.recorder import Rolling
+
+    with needs("stream", "ndstream record"):
+        from ndstream.streams.aio import aconnect
+    rolling = Rolling(size=size(roll_size), count=roll_count, seconds=roll_time)
+    options: dict[str, Any] = {
+        "receive_timeout": 1000 * min(max(interval, 0.05), 1.0),
+        "topics": topic or "",
+        "compressed": True,
+        "copy": False,
+        "key": key,
+        "server_key": server_key,
+    }
+
+    async def run() -> None:
+        from ndstream.recording.recorder import Recorder
+        from ndstream.recording.sessions import record as record_stream
+
+        target, name = _target(file, user)
+        stop = asyncio.Event()
+        try:
+            with told_to_stop(stop):
+                recorder = Recorder(target, name, interval=interval, rolling=rolling)
+                await target.check(recorder.first_file)
+                options["on_error"] = lambda error: recorder.add_parts(error.parts)
+                async with aconnect(address, "bind" if bind else "connect", _mode(mode), **options) as stream:
+                    typer.echo(f"recording {stream.address} into {file}", err=True)
+                    try:
+                        await record_stream(stream, recorder, stop, count)
+                    finally:
+                        typer.echo(_summary(recorder.statistics, stream.statistics.missing))
+        finally:
+            await target.aclose()
+
+    asyncio.run(run())
+
+
+def _mode(mode: str) -> int:
+    from ndstream.core.modes import PULL, SUB
+
+    modes = {"pull": PULL, "sub": SUB}
+    if mode.lower() not in modes:
+        raise typer.BadParameter(f"the mode is {mode!r}; it can be pull or sub")
+    return modes[mode.lower()]
+
+
+def _target(file: str, user: str | None) -> tuple[Any, str]:
+    """Where to, and the name there."""
+    if "://" in file:
+        from ndstream.cli.remote import Remote
+
+        return Remote.of(file, user)
+    with needs("server", "ndstream record"):
+        from ndstream.recording.targets import Folder
+
+    path = Path(file).absolute()
+    return Folder(path.parent), path.name
+
+
+def _summary(recorded: Any, missing: int) -> str:
+    files = f"{len(recorded.files)} files" if len(recorded.files) != 1 else recorded.files[0]
+    text = f"{recorded.committed} messages, {recorded.nbytes / 1e6:.1f} MB, {recorded.frames} frames in {files}"
+    told = {"missing": missing, "without a place": recorded.unplaced, "undecodable": recorded.undecodable}
+    told["not written"] = recorded.messages - recorded.committed
+    return text + "".join(f"; {number} {what}" for what, number in told.items() if number)
