@@ -26,6 +26,7 @@ ROWS = {
     "bounded": "proofs.bounded",
     "corruption": "proofs.corruption",
     "write": "writing.writing",
+    "record": "record.record",
     "kills": "kills.kills",
 }
 

@@ -122,6 +122,7 @@ def frames_in(path: Path, numbers: set[int]) -> list[Any] | None:
         return [data["data"][number] for number in sorted(numbers)] if numbers <= set(found) else None
 
 
+@pytest.mark.keeps_open("the client keeps connections for the next request")
 def test_a_stream_is_recorded_read_while_it_grows_and_played_again(
     tmp_path: Path, ndstream_server: ServerFactory
 ) -> None:
@@ -204,6 +205,7 @@ def test_a_killed_recorder_leaves_every_frame_of_its_last_commit(tmp_path: Path)
     assert asyncio.run(parts_of(path)) == messages
 
 
+@pytest.mark.keeps_open("the client keeps connections for the next request")
 def test_a_recording_is_made_on_a_server(tmp_path: Path, ndstream_server: ServerFactory) -> None:
     server = ndstream_server(tmp_path, limits={"workers": 1}, writable={"/": []})
     messages = STREAMS["eiger"]
