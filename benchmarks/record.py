@@ -22,9 +22,9 @@ from ndstream.streams.aio import aconnect
 from ndstream.wire.compression import pack
 from ndstream.wire.multipart import Codecs
 
-FRAMES = 64
+FRAMES = 24
 SIZE = 8 << 20  # bytes of a frame as it comes, about
-ROUNDS = 5
+ROUNDS = 3
 BUDGET = ratio_at_least(0.8)
 
 

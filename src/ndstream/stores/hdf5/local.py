@@ -29,6 +29,7 @@ from ndstream.core.elements import restore
 from ndstream.core.model import Attribute, Dataset
 from ndstream.errors import Corrupt, NDStreamError, NotFound, UnsupportedDType
 from ndstream.stores.hdf5.dtypes import type_id
+from ndstream.stores.hdf5.recovery import put_in_order
 
 with suppress(ImportError):
     import hdf5plugin  # noqa: F401  # importing it registers its filters
@@ -37,7 +38,7 @@ _OPTIONAL = h5z.FLAG_OPTIONAL
 
 
 def open_local(path: str | Path, mode: str = "r") -> h5py.File:
-    """Open a file of this machine.
+    """Open a file of this machine; what a process that died left to be done to it is done first.
 
     Raises
     ------
@@ -45,7 +46,10 @@ def open_local(path: str | Path, mode: str = "r") -> h5py.File:
         There is no such file.
     Corrupt
         It is no HDF5 file, or damaged.
+    Conflict, StorageFull, StorageFailed
+        What was left to be done cannot be.
     """
+    put_in_order(Path(path).absolute())
     try:
         return h5py.File(path, mode)
     except FileNotFoundError as error:

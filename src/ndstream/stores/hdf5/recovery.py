@@ -6,7 +6,9 @@ is the same but was changed by somebody else, the two cannot be brought together
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -97,6 +99,21 @@ def recover(path: Path, *, disk: type[DiskFile] = DiskFile) -> Recovered | None:
             journal.close()
     except OSError as error:
         raise failure_of(error, path) from error
+
+
+def put_in_order(path: Path) -> None:
+    """`recover` a file that is going to be read, if it has to be and can be.
+
+    Where somebody writes it now, or the journal is not ours to write, the file is read as it is.
+
+    Raises
+    ------
+    Conflict, Corrupt, StorageFull, StorageFailed
+        As `recover`.
+    """
+    if os.access(journal_path(path), os.W_OK):
+        with contextlib.suppress(FileInUse):
+            recover(path)
 
 
 def _lock_journal(path: Path, disk: type[DiskFile]) -> DiskFile | None:
