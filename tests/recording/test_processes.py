@@ -170,7 +170,7 @@ def play(*paths: Path) -> list[Parts]:
     """Play to a stream; returns what it receives."""
     arguments = ("play", *map(str, paths), "tcp://127.0.0.1:*", "--speed", "0")
     with running(*arguments) as command:
-        address = command.said("playing at ")
+        address = command.said("ndstream: sending at ")
         with ndstream.connect(address, receive_timeout=60_000) as receiver:
             received = []
             while True:

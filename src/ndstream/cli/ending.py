@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import select
 import signal
 import threading
 import time
+from collections.abc import Coroutine, Iterator
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -107,3 +110,30 @@ class Ending:
         if closed.is_set():
             closer.join()
         return closed.is_set()
+
+
+@contextlib.contextmanager
+def told_to_stop(stop: asyncio.Event) -> Iterator[None]:
+    """Set `stop` at Ctrl-C and SIGTERM, in place of what they do otherwise; inside a running event loop."""
+    loop = asyncio.get_running_loop()
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield
+    finally:
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
+
+
+async def until(stop: asyncio.Event, work: Coroutine[Any, Any, object]) -> None:
+    """Do `work` until it is done, or given up because `stop` is set; raises what it raises."""
+    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+        if not working.done():
+            working.cancel()
+        await asyncio.wait((working, stopping))
+    if not working.cancelled():
+        working.result()

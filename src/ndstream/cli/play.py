@@ -3,47 +3,59 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ndstream.cli import endpoints
+from ndstream.cli.ending import told_to_stop, until
 from ndstream.cli.extra import needs
-from ndstream.cli.streaming import Bind, Key, ServerKey, told_to_stop, until
+from ndstream.core.modes import BIND, CONNECT, Mode
 
-#: Seconds from the connection of a subscriber until its subscriptions have come, at most.
-_SUBSCRIBING = 0.2
+if TYPE_CHECKING:
+    from ndstream.streams.aio import AsyncStream
+
+_LOOK = 0.02  # seconds between two looks at the connections
 
 
 def play(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Recordings, in their order.")],
-    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="Where to: tcp://host:port, tcp://*:9999.")],
-    mode: Annotated[str, typer.Option("--mode", "-m", metavar="MODE", help="push or pub.")] = "push",
-    bind: Bind = True,
+    address: endpoints.Target,
     speed: Annotated[
         float, typer.Option("--speed", min=0.0, help="Times as fast as they came; 0 is as fast as they are taken.")
     ] = 1.0,
     rate: Annotated[float | None, typer.Option("--rate", metavar="N", help="Send N messages a second instead.")] = None,
     loop: Annotated[bool, typer.Option("--loop", help="Begin again at the end, until Ctrl-C.")] = False,
-    key: Key = None,
-    server_key: ServerKey = None,
+    wait: endpoints.Wait = 1,
+    mode: endpoints.Sends = "push",
+    connect: endpoints.Connect = False,
+    queue: endpoints.Queue = 100,
+    policy: endpoints.Slow = "block",
+    key: endpoints.Key = None,
+    server_key: endpoints.ServerKey = None,
+    allow: endpoints.Allowed = None,
 ) -> None:
     """Send recorded messages again, every part as it came.
 
     Nothing is sent before somebody is there to receive it. A pub sends only to those who are there at the time.
     """
-    from ndstream.core.modes import PUB
     from ndstream.recording.sessions import Pace
     from ndstream.recording.sessions import play as play_files
 
     with needs("stream", "ndstream play"):
         from ndstream.streams.aio import aconnect
-        from ndstream.transports.zmq.monitor import ConnectionCountMonitor
     pace = Pace(speed=speed, rate=rate)
-    options: dict[str, Any] = {"linger": -1, "policy": "block", "key": key, "server_key": server_key}
-
-    sending = _mode(mode)
+    options: dict[str, Any] = {
+        "linger": -1,
+        "copy": False,
+        "count_subscribers": True,
+        "queue_size": queue,
+        "policy": policy,
+        "key": key,
+        "server_key": server_key,
+        "allowed_keys": allow,
+    }
     done = {"messages": 0, "bytes": 0}
 
     def sent(nbytes: int) -> None:
@@ -51,16 +63,16 @@ def play(
         done["bytes"] += nbytes
 
     async def run() -> None:
-        stop, somebody = asyncio.Event(), asyncio.Event()
-        tell = asyncio.get_running_loop().call_soon_threadsafe
+        stop = asyncio.Event()
         with told_to_stop(stop):
-            async with aconnect(address, "bind" if bind else "connect", sending, **options) as stream:
-                typer.echo(f"playing at {stream.address}", err=True)
-                stream.register_socket_monitor(
-                    ConnectionCountMonitor(lambda peers: tell(somebody.set) if peers else None)
-                )
-                playing = play_files(files, stream, pace=pace, loop=loop, sent=sent)
-                await until(stop, _when(somebody, playing, subscribing=sending == PUB))
+            async with aconnect(address, CONNECT if connect else BIND, Mode[mode.upper()], **options) as stream:
+                typer.echo(f"ndstream: sending {'to' if connect else 'at'} {stream.address}", err=True)
+
+                async def play_them() -> None:
+                    await _peers(stream, wait)
+                    await play_files(files, stream, pace=pace, loop=loop, sent=sent)
+
+                await until(stop, play_them())
                 if stop.is_set():
                     await stream.disconnect(linger=0)
 
@@ -70,18 +82,7 @@ def play(
         typer.echo(f"{done['messages']} messages, {done['bytes'] / 1e6:.1f} MB")
 
 
-async def _when(somebody: asyncio.Event, playing: Awaitable[int], subscribing: bool) -> None:
-    """Play once somebody is there; a subscriber is there a little before its subscriptions are."""
-    await somebody.wait()
-    if subscribing:
-        await asyncio.sleep(_SUBSCRIBING)
-    await playing
-
-
-def _mode(mode: str) -> int:
-    from ndstream.core.modes import PUB, PUSH
-
-    modes = {"push": PUSH, "pub": PUB}
-    if mode.lower() not in modes:
-        raise typer.BadParameter(f"the mode is {mode!r}; it can be push or pub")
-    return modes[mode.lower()]
+async def _peers(stream: AsyncStream, count: int) -> None:
+    """Wait for so many receivers; of a PUB, until they have subscribed."""
+    while stream.peers < count:  # noqa: ASYNC110 - nothing tells of a subscription
+        await asyncio.sleep(_LOOK)

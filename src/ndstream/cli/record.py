@@ -8,22 +8,23 @@ from typing import Annotated, Any
 
 import typer
 
+from ndstream.cli import endpoints
+from ndstream.cli.ending import told_to_stop
 from ndstream.cli.extra import needs
-from ndstream.cli.streaming import Bind, Key, ServerKey, size, told_to_stop
+from ndstream.config import parse_size
+from ndstream.core.modes import BIND, CONNECT, Mode
+from ndstream.errors import InvalidRequest
 
 
 def record(
-    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="Of the stream: tcp://host:port.")],
+    address: endpoints.Source,
     file: Annotated[str, typer.Argument(metavar="FILE", help="HDF5 file to be made, here or on a server of ours.")],
-    mode: Annotated[str, typer.Option("--mode", "-m", metavar="MODE", help="pull or sub.")] = "pull",
-    bind: Bind = False,
-    topic: Annotated[
-        list[str] | None, typer.Option("--topic", metavar="TEXT", help="Beginning of messages that a sub takes.")
-    ] = None,
+    mode: endpoints.Receives = "pull",
+    bind: endpoints.Bind = False,
     interval: Annotated[
         float, typer.Option("--interval", "-i", min=0.0, metavar="SECONDS", help="Between two commits.")
     ] = 1.0,
-    count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="End after so many messages.")] = None,
+    count: endpoints.Count = None,
     roll_size: Annotated[
         str | None, typer.Option("--roll-size", metavar="SIZE", help="Begin a new file after so much, such as 4GiB.")
     ] = None,
@@ -33,8 +34,11 @@ def record(
     roll_time: Annotated[
         float | None, typer.Option("--roll-time", metavar="SECONDS", help="Begin a new file after so long.")
     ] = None,
-    key: Key = None,
-    server_key: ServerKey = None,
+    queue: endpoints.Queue = 100,
+    topic: endpoints.Topic = "",
+    key: endpoints.Key = None,
+    server_key: endpoints.ServerKey = None,
+    allow: endpoints.Allowed = None,
     user: Annotated[
         str | None, typer.Option("--user", metavar="NAME", help="Write as this user; the password is asked for.")
     ] = None,
@@ -48,14 +52,16 @@ def record(
 
     with needs("stream", "ndstream record"):
         from ndstream.streams.aio import aconnect
-    rolling = Rolling(size=size(roll_size), count=roll_count, seconds=roll_time)
+    rolling = Rolling(size=_size(roll_size), count=roll_count, seconds=roll_time)
     options: dict[str, Any] = {
         "receive_timeout": 1000 * min(max(interval, 0.05), 1.0),
-        "topics": topic or "",
+        "queue_size": queue,
+        "topics": topic,
         "compressed": True,
         "copy": False,
         "key": key,
         "server_key": server_key,
+        "allowed_keys": allow,
     }
 
     async def run() -> None:
@@ -69,7 +75,7 @@ def record(
                 recorder = Recorder(target, name, interval=interval, rolling=rolling)
                 await target.check(recorder.first_file)
                 options["on_error"] = lambda error: recorder.add_parts(error.parts)
-                async with aconnect(address, "bind" if bind else "connect", _mode(mode), **options) as stream:
+                async with aconnect(address, BIND if bind else CONNECT, Mode[mode.upper()], **options) as stream:
                     typer.echo(f"recording {stream.address} into {file}", err=True)
                     try:
                         await record_stream(stream, recorder, stop, count)
@@ -81,13 +87,11 @@ def record(
     asyncio.run(run())
 
 
-def _mode(mode: str) -> int:
-    from ndstream.core.modes import PULL, SUB
-
-    modes = {"pull": PULL, "sub": SUB}
-    if mode.lower() not in modes:
-        raise typer.BadParameter(f"the mode is {mode!r}; it can be pull or sub")
-    return modes[mode.lower()]
+def _size(text: str | None) -> int | None:
+    size = None if text is None else parse_size(text)
+    if size is None and text is not None:
+        raise InvalidRequest(f"{text!r} is no size: it can be such as 500MB or 4GiB")
+    return size
 
 
 def _target(file: str, user: str | None) -> tuple[Any, str]:
