@@ -25,7 +25,7 @@ COMMANDS = {
     "replay": "Send the messages of a folder.",
     "split": "Pass messages on to several outputs, until Ctrl-C.",
     "merge": "Make one stream of several, until Ctrl-C.",
-    "record": "Record a message stream into HDF5 files.",
+    "record": "Record a message stream into HDF5 files, until Ctrl-C.",
     "play": "Send recorded messages again, as they came.",
     "keygen": "Make the keys of one end of an encrypted message stream.",
     "user": "Keep the users of a server.",

@@ -11,7 +11,6 @@ import typer
 from ndstream.cli import endpoints
 from ndstream.cli.ending import told_to_stop
 from ndstream.cli.extra import needs
-from ndstream.config import parse_size
 from ndstream.core.modes import BIND, CONNECT, Mode
 from ndstream.errors import InvalidRequest
 
@@ -88,6 +87,8 @@ def record(
 
 
 def _size(text: str | None) -> int | None:
+    from ndstream.config import parse_size
+
     size = None if text is None else parse_size(text)
     if size is None and text is not None:
         raise InvalidRequest(f"{text!r} is no size: it can be such as 500MB or 4GiB")
