@@ -26,7 +26,7 @@ COMMANDS = {
     "split": "Pass messages on to several outputs, until Ctrl-C.",
     "merge": "Make one stream of several, until Ctrl-C.",
     "record": "Record a message stream into HDF5 files, until Ctrl-C.",
-    "play": "Send recorded messages again, as they came.",
+    "play": "Send recorded messages again, every part as it came.",
     "keygen": "Make the keys of one end of an encrypted message stream.",
     "user": "Keep the users of a server.",
     "demo": "Serve sample data and walk through what users do.",
