@@ -20,7 +20,6 @@ from tests.stores.hdf5.crashing import Machine, make_crash_of_machine
 from ndstream.errors import (
     Conflict,
     Corrupt,
-    Exists,
     FileInUse,
     InvalidRequest,
     NDStreamError,
@@ -290,33 +289,11 @@ def test_a_directory_that_cannot_be_written_is_said(path: Path) -> None:
     assert read_rows(path) == [0]
 
 
-def test_no_room_for_a_journal_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_no_room_for_a_journal_leaves_nothing_behind(path: Path) -> None:
     Faulty.fail_in(0, errno.ENOSPC, "write")
     with pytest.raises(StorageFull):
-        JournaledFile.open(tmp_path / "new.h5", create=True, disk=Faulty)
-    assert names(tmp_path) == []
-
-
-# -- making files --
-
-
-def test_a_file_that_is_made_must_not_be_there(path: Path) -> None:
-    with pytest.raises(Exists):
-        JournaledFile.open(path, create=True)
-    assert read_rows(path) == [0]
+        JournaledFile.open(path, disk=Faulty)
     assert names(path.parent) == ["data.h5"]
-
-
-def test_a_file_that_is_made_may_be_there_if_it_is_empty(tmp_path: Path) -> None:
-    path = tmp_path / "empty.h5"
-    path.touch()
-    JournaledFile.open(path, create=True).close()
-    assert names(tmp_path) == ["empty.h5"]
-    with JournaledFile.open(path, create=True) as journaled:
-        with h5py.File(journaled, "w") as file:
-            file["rows"] = np.zeros((1, 3))
-        journaled.commit()
-    assert read_rows(path) == [0]
 
 
 def test_a_file_that_is_written_must_be_there(tmp_path: Path) -> None:
@@ -327,55 +304,6 @@ def test_a_file_that_is_written_must_be_there(tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "fifo" / "f")
         JournaledFile.open(tmp_path / "fifo" / "f")
     assert names(tmp_path) == ["fifo"]
-
-
-@pytest.mark.parametrize("crash", [False, True])
-def test_a_file_without_a_commit_is_not_made(tmp_path: Path, crash: bool) -> None:
-    path = tmp_path / "new.h5"
-    machine = Machine()
-    journaled = JournaledFile.open(path, create=True, disk=machine.file)
-    with h5py.File(journaled, "w") as file:
-        file["large"] = np.ones(1 << 20)
-    assert path.stat().st_size > 1 << 20
-    if crash:
-        machine.kill()
-        assert recover(path) is None
-    else:
-        journaled.close()
-    assert names(tmp_path) == []
-
-
-@pytest.mark.parametrize("crash", [False, True])
-def test_a_file_with_a_commit_is_made(tmp_path: Path, crash: bool) -> None:
-    path = tmp_path / "new.h5"
-    machine = Machine()
-    journaled = JournaledFile.open(path, create=True, disk=machine.file)
-    with h5py.File(journaled, "w") as file:
-        file["rows"] = np.zeros((1, 3))
-    assert not path.stat().st_size
-    journaled.stage()
-    if crash:
-        machine.kill()
-        recovered = recover(path)
-        assert recovered is not None
-        assert recovered.commit == 1
-    else:
-        journaled.close()
-    assert read_rows(path) == [0]
-    assert names(tmp_path) == ["new.h5"]
-
-
-def test_a_file_that_somebody_else_made_in_the_meantime_is_kept(tmp_path: Path) -> None:
-    path = tmp_path / "new.h5"
-    machine = Machine()
-    journaled = JournaledFile.open(path, create=True, disk=machine.file)
-    with h5py.File(journaled, "w") as file:
-        file["large"] = np.zeros(1 << 16)
-    machine.kill()
-    with h5py.File(path, "w") as file:
-        file["rows"] = np.zeros((1, 3))
-    assert recover(path) is None
-    assert read_rows(path) == [0]
 
 
 def test_the_journal_is_hidden_and_for_those_who_may_read_the_file(path: Path) -> None:

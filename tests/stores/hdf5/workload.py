@@ -145,9 +145,10 @@ def dying(last: int, *, torn: bool = False) -> type[DiskFile]:
 
 def work(path: Path, version: Version, steps: int, disk: type[DiskFile]) -> None:
     """Make changes from where the file is, one commit each, up to `steps`; tell of each on standard output."""
-    new = not path.exists() or not path.stat().st_size
-    with JournaledFile.open(path, create=new, limits=LIMITS, disk=disk) as journaled:
-        with h5py.File(journaled, "w" if new else "r+", libver=version) as file:
+    if not path.exists():
+        h5py.File(path, "w", libver=version).close()
+    with JournaledFile.open(path, limits=LIMITS, disk=disk) as journaled:
+        with h5py.File(journaled, "r+", libver=version) as file:
             number = int(file.attrs.get("step", 0))
             while number < steps:
                 number += 1

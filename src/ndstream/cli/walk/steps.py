@@ -8,7 +8,7 @@ from collections.abc import Callable
 import h5py
 import numpy as np
 
-from ndstream.cli.walk import writing
+from ndstream.cli.walk import streaming, writing
 from ndstream.cli.walk.stage import Stage
 from ndstream.errors import Corrupt
 
@@ -132,4 +132,6 @@ STEPS: list[tuple[str, Callable[[Stage], None]]] = [
     ("Follow", writing.follow),
     ("All or nothing", writing.transaction),
     ("A crash in mid-commit", writing.crash),
+    ("Record a stream, and follow it meanwhile", streaming.record),
+    ("Play it again", streaming.play),
 ]

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, Literal, NoReturn, Self
 
 from ndstream.core.limits import DEFAULT_LIMITS, Limits
-from ndstream.errors import Conflict, Exists, FileInUse, InvalidRequest, NDStreamError, StorageFailed
+from ndstream.errors import Conflict, FileInUse, InvalidRequest, NDStreamError, StorageFailed
 from ndstream.stores.hdf5.disk import Buffer, DiskFile, failure_of
 from ndstream.stores.hdf5.draft import Draft
 from ndstream.stores.hdf5.log import Log, touch_of
@@ -61,7 +61,6 @@ class JournaledFile:
         main: DiskFile,
         journal: DiskFile,
         *,
-        created: bool,
         recovered: Recovered | None,
         number: int,
         durability: Literal["fsync", "flush"],
@@ -75,10 +74,9 @@ class JournaledFile:
         self._durable = durability == "fsync"
         self._limit = limits.journal
         status = main.status()
-        header = Header(main.identity(), boot_id(), 0, number, status.st_size, created)
+        header = Header(main.identity(), boot_id(), 0, number, status.st_size)
         self._log = Log(journal, header, touch_of(status), ahead=self._durable)
         self._draft = Draft(main, self._log, self._sync)
-        self._unwanted = created  # without a commit, there shall be no file
         self._position = 0
         self._changed = self._staged = self._closed = False
         self._dropping = False
@@ -89,7 +87,6 @@ class JournaledFile:
         cls,
         path: Path,
         *,
-        create: bool = False,
         number: int = 0,
         durability: Literal["fsync", "flush"] = "fsync",
         limits: Limits = DEFAULT_LIMITS,
@@ -103,9 +100,6 @@ class JournaledFile:
         ----------
         path : Path
             Its directory must be writable: the journal is made there.
-        create : bool
-            Make the file, which must not exist, or be empty. When it is closed, or recovered, without a commit it is
-            removed.
         number : int
             Number of the last commit, if the caller knows one; the next is one higher. What is recovered counts more.
         durability : {"fsync", "flush"}
@@ -117,8 +111,8 @@ class JournaledFile:
 
         Raises
         ------
-        NotFound, Exists, InvalidRequest
-            The file is not there, is there, or is no regular file.
+        NotFound, InvalidRequest
+            The file is not there, or is no regular file.
         FileInUse
             Another process writes to it.
         Conflict, Corrupt
@@ -126,16 +120,16 @@ class JournaledFile:
         StorageFull, StorageFailed
             The disk does not let us write.
         """
-        path = path.parent.resolve() / path.name if create else path.resolve()
+        path = path.resolve()
         recovered = recover(path, disk=disk)
         try:
-            main, created = _open_main(path, disk, create=create)
+            main = _open_main(path, disk)
             try:
                 journal = _open_journal(path, main, disk)
                 try:
                     # fmt: off
                     opened = cls(
-                        path, main, journal, created=created, recovered=recovered, durability=durability, limits=limits,
+                        path, main, journal, recovered=recovered, durability=durability, limits=limits,
                         number=max(number, recovered.commit) if recovered else number,
                     )
                     # fmt: on
@@ -146,8 +140,6 @@ class JournaledFile:
                     journal.close()
                     raise
             except BaseException:
-                if created:
-                    disk.remove(path)
                 main.close()
                 raise
         except OSError as error:
@@ -297,7 +289,7 @@ class JournaledFile:
         except OSError as error:
             raise failure_of(error, self.path) from error
         self._draft.settle()
-        self._changed = self._staged = self._unwanted = False
+        self._changed = self._staged = False
 
     def abandon(self) -> None:
         """Drop what h5py will write from now on, so that it can be closed before `rollback`."""
@@ -377,8 +369,6 @@ class JournaledFile:
             self.rollback()
         self.checkpoint()
         if self._main.is_at(self.path):
-            if self._unwanted:
-                self._main.remove(self.path)
             self._main.remove(journal_path(self.path))
 
     # -- how it is done --
@@ -462,25 +452,15 @@ class JournaledFile:
         raise type(failure)(*failure.args) from failure.__cause__
 
 
-def _open_main(path: Path, disk: type[DiskFile], *, create: bool) -> tuple[DiskFile, bool]:
-    created = False
-    try:
-        main = disk.open(path)
-    except FileNotFoundError:
-        if not create:
-            raise
-        main = disk.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        created = True
+def _open_main(path: Path, disk: type[DiskFile]) -> DiskFile:
+    main = disk.open(path)
     if not stat.S_ISREG(main.status().st_mode):
         main.close()
         raise InvalidRequest(f"{path.name} is not a regular file")
-    if create and main.status().st_size:
-        main.close()
-        raise Exists(f"there is a file {path.name} already")
     if not main.lock(shared=True):
         main.close()
         raise FileInUse(f"{path.name} is open for writing in another program")
-    return main, created
+    return main
 
 
 def _open_journal(path: Path, main: DiskFile, disk: type[DiskFile]) -> DiskFile:

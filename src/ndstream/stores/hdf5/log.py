@@ -83,7 +83,7 @@ class Log:
         The old records are void once the file is synchronised, which is up to the caller.
         """
         self.touch = touch
-        self._restart(self._header._replace(commit=self.decided, end=end, created=False))
+        self._restart(self._header._replace(commit=self.decided, end=end))
 
     def _restart(self, header: Header) -> None:
         self._header = header = header._replace(epoch=int.from_bytes(os.urandom(8), "little"))

@@ -25,10 +25,11 @@ from h5py import _errors
 
 from ndstream.core.limits import DEFAULT_LIMITS, Limits
 from ndstream.core.operations import Append, Committed, Operation, Outcome, Payload
-from ndstream.errors import Conflict, Corrupt, InvalidRequest, NDStreamError, StorageFailed
+from ndstream.errors import Conflict, Corrupt, Exists, InvalidRequest, NDStreamError, StorageFailed
 from ndstream.stores.hdf5.faults import LIBRARY_ERRORS, reason_of, translate
 from ndstream.stores.hdf5.generation import generation_of
 from ndstream.stores.hdf5.journal import JournaledFile
+from ndstream.stores.hdf5.making import make_file
 from ndstream.stores.hdf5.messages import (
     Applied,
     Apply,
@@ -169,18 +170,15 @@ class Owner(Worker):
         if self._disk is not None:
             raise InvalidRequest("an owner takes one file")
         limits = _limits(request)
-        self._disk = JournaledFile.open(
-            Path(request.target.file),
-            create=request.create,
-            durability=request.durability,
-            limits=limits,
-        )
+        path = Path(request.target.file)
+        if request.create:
+            with contextlib.suppress(Exists):  # somebody was quicker
+                make_file(path)
+        self._disk = JournaledFile.open(path, durability=request.durability, limits=limits)
         self._writing = limits
         self._number = request.number
         keys: dict[str, Committed] = {}
         try:
-            if request.create:
-                self._create()
             for _, data in self._disk.recovered.notes if self._disk.recovered else ():
                 with contextlib.suppress(msgspec.DecodeError):
                     note = msgspec.msgpack.decode(data, type=Note)
@@ -192,12 +190,6 @@ class Owner(Worker):
             disk.close()
             raise
         return Taken(number=self._number, keys=keys)
-
-    def _create(self) -> None:
-        disk = self._held()
-        with h5py.File(disk, "w"):
-            pass
-        disk.commit()
 
     def _open_file(self) -> None:
         disk = self._held()

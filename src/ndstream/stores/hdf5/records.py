@@ -30,8 +30,8 @@ SECTOR = 512
 HEADERS = (0, 2048)
 SLOT = 4096  #: where the first slot is; the first record is one sector further on
 
-_MAGIC = b"NDJRNL\x00\x01"  # the last byte is the version
-_HEADER = struct.Struct("<8sQQQ16sQQQ?3xI")
+_MAGIC = b"NDJRNL\x00\x02"  # the last byte is the version
+_HEADER = struct.Struct("<8sQQQ16sQQQI")
 _FIXED = struct.Struct("<HHIQQQQQQqQII")
 _SUM = struct.Struct("<I")
 _EXTENT = struct.Struct("<QQ")
@@ -62,8 +62,6 @@ class Header(NamedTuple):
         Number of the last commit that is in the main file, and synchronised.
     end : int, bytes
         Length of the main file after it.
-    created : bool
-        There was no file: without a commit there shall be none.
     """
 
     identity: Identity
@@ -71,15 +69,13 @@ class Header(NamedTuple):
     epoch: int
     commit: int
     end: int
-    created: bool
 
     def pack(self) -> bytes:
         """Bytes of the header, with its checksum."""
         which = self.identity
         # fmt: off
         head = _HEADER.pack(
-            _MAGIC, which.device, which.inode, which.generation, self.boot, self.epoch, self.commit, self.end,
-            self.created, 0,
+            _MAGIC, which.device, which.inode, which.generation, self.boot, self.epoch, self.commit, self.end, 0,
         )[: -_SUM.size]
         # fmt: on
         return head + _SUM.pack(zlib.crc32(head))
@@ -95,10 +91,10 @@ HEADER = _HEADER.size
 
 def unpack_header(data: Buffer) -> Header | None:
     """Header in `data`, which holds `HEADER` bytes; None when it is damaged, or none at all."""
-    magic, device, inode, generation, boot, epoch, commit, end, created, checksum = _HEADER.unpack(data)
+    magic, device, inode, generation, boot, epoch, commit, end, checksum = _HEADER.unpack(data)
     if magic != _MAGIC or checksum != zlib.crc32(memoryview(data)[: -_SUM.size]):
         return None
-    return Header(Identity(device, inode, generation), boot, epoch, commit, end, created)
+    return Header(Identity(device, inode, generation), boot, epoch, commit, end)
 
 
 class Kind(IntEnum):

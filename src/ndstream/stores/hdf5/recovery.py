@@ -20,7 +20,6 @@ from ndstream.stores.hdf5.replay import Scan, replay, scan
 
 #: Writing to the main file after the journal has the last word on it: a copy between disks may take that long.
 _GRACE = 60_000_000_000
-_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 _ADVICE = "to have the file as it is now"
 
@@ -75,8 +74,7 @@ def recover(path: Path, *, disk: type[DiskFile] = DiskFile) -> Recovered | None:
     Returns
     -------
     Recovered or None
-        None when there is no journal, or none for this file (it has been put aside, with a warning), or when the
-        file was being made and never had a commit (it has been removed).
+        None when there is no journal, or none for this file (it has been put aside, with a warning).
 
     Raises
     ------
@@ -146,7 +144,7 @@ def _recover(path: Path, journal: DiskFile, disk: type[DiskFile]) -> Recovered |
         elif not main.lock(shared=True):
             raise FileInUse(f"{path.name} is being written by another program, and has a journal to be replayed first")
         else:
-            recovered = _restore(path, journal, found, main, disk)
+            recovered = _restore(path, journal, found, main)
         disk.remove(journal_path(path))
         disk.sync_directory(path.parent)
         return recovered
@@ -177,7 +175,7 @@ def _put_aside(path: Path, disk: type[DiskFile]) -> None:
     _log.warning("another file has been put in the place of %s: its journal is now %s", path.name, aside.name)
 
 
-def _restore(path: Path, journal: DiskFile, found: Scan, main: DiskFile, disk: type[DiskFile]) -> Recovered | None:
+def _restore(path: Path, journal: DiskFile, found: Scan, main: DiskFile) -> Recovered:
     same_boot = found.header.boot == boot_id()
     # What a crash of the machine left of commits that were not synchronised, nobody knows.
     commits = [commit for commit in found.commits if not same_boot or commit.number > found.applied]
@@ -192,10 +190,6 @@ def _restore(path: Path, journal: DiskFile, found: Scan, main: DiskFile, disk: t
                 f"only in the journal: put back the file of before, or move {journal_path(path).name} away {_ADVICE}"
             )
         nbytes = replay(journal, found, commits, main)
-    elif found.header.created and not found.commits:
-        if not main.status().st_size or (straight and untouched and not _is_hdf5(main)):
-            disk.remove(path)
-        return None
     elif straight and untouched and main.status().st_size > found.end:
         main.resize(found.end)
     main.sync()
@@ -209,9 +203,3 @@ def _untouched(found: Scan, main: DiskFile, *, same_boot: bool) -> bool:
     if same_boot and found.touch is not None and not found.touch.dirty:
         return (status.st_size, status.st_mtime_ns) == found.touch[:2]
     return status.st_mtime_ns <= found.time + _GRACE
-
-
-def _is_hdf5(main: DiskFile) -> bool:
-    start = bytearray(len(_SIGNATURE))
-    main.read(0, memoryview(start))
-    return start == _SIGNATURE
