@@ -27,6 +27,7 @@ from ndstream.errors import (
     TimedOut,
     UnknownHtype,
 )
+from ndstream.protocols.htype.generating import Generator, Plan
 
 Open = Callable[..., Stream]
 Join = Callable[..., Joined]
@@ -105,6 +106,18 @@ def test_a_message_is_forwarded_with_all_its_parts(joined: Join, name: str) -> N
     np.testing.assert_equal(made.data, message.data)
     assert len(made.frames) == len(MESSAGES[name])
     assert second.receive(block=False) is None
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_compressed_images_are_decoded_when_they_are_wanted(joined: Join, compressed: bool) -> None:
+    sender, receiver = joined(compressed=compressed)
+    plan = Plan(htype="dimage-1.0", shape=(8, 16), dtype=np.dtype("<u2"), compression="bslz4", seed=1)
+    sender.forward(Generator(plan).item(0))
+    message = receiver.receive()
+    assert message is not None
+    assert message.images["image"].encoding == "bslz4"
+    assert bytes(message.data["part_3_raw"]) == bytes(message.frames[2])
+    assert np.array_equal(message.arrays["image"], Generator(plan).array(0))
 
 
 def test_no_part_goes_out_before_the_last(joined: Join) -> None:

@@ -24,7 +24,7 @@ def demo(
     Makes files of four fields in a temporary directory, which goes with the demo. Every result is compared with what
     h5py reads from the files themselves.
     """
-    with needs("server", "ndstream demo"):
+    with needs("all", "ndstream demo"):
         from ndstream.cli.walk import data, stage, steps, writing
         from ndstream.testing.server import LocalServer
 

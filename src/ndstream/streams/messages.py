@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from numpy.typing import NDArray
 
 from ndstream.core.gaps import Gaps
 from ndstream.core.packets import Buffer, Image, Packet, Position
+from ndstream.wire.compression import unpack
 
 
 class Statistics(msgspec.Struct, frozen=True, gc=False):
@@ -68,6 +70,21 @@ class Message(msgspec.Struct, frozen=True, eq=False):
             What describes them makes no sense.
         """
         return self.packet.images
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Arrays by name, decompressed at each call; what was not compressed is a view of the parts.
+
+        Of an Eiger image, whose ``data["part_3_raw"]`` is the payload as it came, the array is ``arrays["image"]``.
+
+        Raises
+        ------
+        MessageError
+            What describes them makes no sense, or they do not decode to what it describes.
+        MissingExtra
+            The package that decompresses them is not installed.
+        """
+        return {name: unpack(image) for name, image in self.packet.images.items()}
 
     @property
     def position(self) -> Position | None:

@@ -59,7 +59,7 @@ def play(stage: Stage) -> None:
         stage.call(f'stream = ndstream.connect("{address}", receive_timeout=60_000)')
         stage.call(f"messages = [stream.receive() for _ in range({len(images) + 2})]")
         stage.call('[message.data["header"]["htype"] for message in messages[::len(messages) - 1]]')
-        received = stage.call('[message.data["part_3_raw"] for message in messages[1:-1]]')
+        received = stage.call('np.stack([message.arrays["image"] for message in messages[1:-1]])')
         stage.call("stream.statistics.missing")
         stage.call("stream.disconnect()")
         stage.check(received, images)
