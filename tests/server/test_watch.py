@@ -4,6 +4,9 @@ import asyncio
 import logging
 import queue
 import re
+import socket
+import struct
+import threading
 
 import pytest
 
@@ -97,6 +100,31 @@ def test_a_client_that_goes_away_ends_the_work_for_it(start: Start, caplog: pyte
     assert isinstance(ended.get(timeout=10), ConnectionLost)
     until(lambda: server.app._meters["scripted"].requests == {499: 1}, server)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_a_client_that_went_away_ends_work_that_never_waits(start: Start) -> None:
+    gone, ended = threading.Event(), queue.Queue[BaseException]()
+
+    async def busy(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"begins", "more_body": True})
+        gone.wait()  # the event loop learns of nothing
+        try:
+            while True:
+                await send({"type": "http.response.body", "body": bytes(1 << 20), "more_body": True})
+        except BaseException as error:
+            ended.put(error)
+            raise
+
+    server = start(busy)
+    sock = dial(server)
+    sock.sendall(b"GET /scripted/x HTTP/1.1\r\nhost: x\r\n\r\n")
+    sock.recv(1 << 16)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+    gone.set()
+    assert isinstance(ended.get(timeout=10), ConnectionLost)
+    until(lambda: server.app._meters["scripted"].requests == {499: 1}, server)
 
 
 def test_what_was_lost_elsewhere_is_a_failure_not_a_client_that_went_away(start: Start) -> None:

@@ -62,6 +62,11 @@ class Connection(HttpToolsProtocol):
         """Class of connections that keep `limits`."""
         return type("Connection", (cls,), {"limits": limits})
 
+    @property
+    def broken(self) -> bool:
+        """Whether nothing more can be sent; known before `lost`, which work that never waits would never see."""
+        return self.lost or self.transport.is_closing()
+
     def abort(self) -> None:
         """Close at once; what is not sent yet is lost, so that the peer cannot take what it has for the whole."""
         if self.transport is not None:

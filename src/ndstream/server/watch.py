@@ -69,7 +69,7 @@ class Watch:
 
     async def _failed(self, error: Exception, exchange: _Exchange) -> None:
         connection = exchange.connection
-        if isinstance(error, ConnectionLost) and (connection is None or connection.lost):
+        if isinstance(error, ConnectionLost) and (connection is None or connection.broken):
             exchange.status = CLIENT_GONE
             return
         identity = exchange.identity = f"{_run}-{next(_numbers):x}"
@@ -119,7 +119,7 @@ class _Exchange:
         self.sent += length
         self.meter.sent += length
         await self._send(message)
-        if self.connection is not None and self.connection.lost and message.get("more_body"):
+        if self.connection is not None and message.get("more_body") and self.connection.broken:
             raise ConnectionLost("the client went away")
 
     def _identified(self, message: Message) -> Message:
