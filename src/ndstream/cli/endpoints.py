@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ndstream.streams.stream import Stream
 
 ANYWHERE = "tcp://*:9999"
-_LOOK = 0.02  # seconds between two looks at the connections
+LOOK = 0.02  # seconds between two looks at the connections
 
 Source = Annotated[str, typer.Argument(metavar="ADDRESS", help="Where messages come from: tcp://host:port.")]
 Target = Annotated[str, typer.Argument(metavar="ADDRESS", help="Where messages go.")]
@@ -71,6 +71,6 @@ def announce(stream: Stream, *, bind: bool, err: bool = False) -> None:
 def wait_for_peers(ending: Ending, stream: Stream, count: int) -> bool:
     """Wait for so many receivers; of a PUB, until they have subscribed. False when the command is to end."""
     while stream.peers < count:
-        if ending.wait(_LOOK):
+        if ending.wait(LOOK):
             return False
     return not ending.asked()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import isqrt
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ndstream.cli.ending import Ending
+    from ndstream.cli.pace import Pace
     from ndstream.protocols.htype.generating import Generator
     from ndstream.streams.stream import Stream
 
@@ -56,6 +57,7 @@ def generate(
     The start and the end of a series are sent besides the messages that are counted.
     """
     from ndstream.cli.ending import Ending
+    from ndstream.cli.sending import sending
     from ndstream.protocols.htype.generating import Generator, Plan
 
     element = _dtype(dtype)
@@ -73,36 +75,21 @@ def generate(
     )
     with Ending() as ending:
         keys = {"key": key, "server_key": server_key, "allowed_keys": allow}
-        stream = endpoints.sender(ending, address, mode, bind=not connect, queue_size=queue, policy=policy, **keys)
-        _send(ending, stream, generator, count, rate, wait)
+        choices: dict[str, Any] = {"queue_size": queue, "policy": policy, **keys}
+        with sending(ending, address, mode, bind=not connect, rate=rate, **choices) as (stream, pace):
+            if endpoints.wait_for_peers(ending, stream, wait):
+                _send(ending, stream, pace, generator, count)
 
 
-def _send(
-    ending: Ending, stream: Stream, generator: Generator, count: int | None, rate: float | None, wait: int
-) -> None:
-    from ndstream.cli.pace import Pace
-    from ndstream.cli.summary import tell_sent
-    from ndstream.errors import TimedOut
-
-    pace = Pace(ending, rate)
-    try:
-        if endpoints.wait_for_peers(ending, stream, wait):
-            for data in generator.opening():
-                stream.forward(data)
-            number = 0
-            while number != count and pace.wait():
-                stream.forward(generator.item(number))
-                number += 1
-            for data in generator.closing():
-                stream.forward(data, block=not ending.asked())
-    except TimedOut:
-        if not ending.asked():
-            raise
-    except BaseException:
-        stream.disconnect(0)
-        raise
-    seconds = pace.elapsed
-    tell_sent(stream.statistics, seconds, closed=ending.close(stream))
+def _send(ending: Ending, stream: Stream, pace: Pace, generator: Generator, count: int | None) -> None:
+    for data in generator.opening():
+        stream.forward(data)
+    number = 0
+    while number != count and pace.wait():
+        stream.forward(generator.item(number))
+        number += 1
+    for data in generator.closing():
+        stream.forward(data, block=not ending.asked())
 
 
 def _dtype(name: str) -> np.dtype[np.generic]:

@@ -16,8 +16,6 @@ from ndstream.core.modes import BIND, CONNECT, Mode
 if TYPE_CHECKING:
     from ndstream.streams.aio import AsyncStream
 
-_LOOK = 0.02  # seconds between two looks at the connections
-
 
 def play(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Recordings, in their order.")],
@@ -85,4 +83,4 @@ def play(
 async def _peers(stream: AsyncStream, count: int) -> None:
     """Wait for so many receivers; of a PUB, until they have subscribed."""
     while stream.peers < count:  # noqa: ASYNC110 - nothing tells of a subscription
-        await asyncio.sleep(_LOOK)
+        await asyncio.sleep(endpoints.LOOK)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -39,9 +39,7 @@ def replay(
     They are sent byte for byte, in the order of their numbers; what is not named like a part is left alone.
     """
     from ndstream.cli.ending import Ending
-    from ndstream.cli.pace import Pace
-    from ndstream.cli.summary import tell_sent
-    from ndstream.errors import TimedOut
+    from ndstream.cli.sending import sending
     from ndstream.streams.folder import Folder
 
     if timing and rate is not None:
@@ -49,19 +47,10 @@ def replay(
     messages = Folder(folder)
     with Ending() as ending:
         keys = {"key": key, "server_key": server_key, "allowed_keys": allow}
-        stream = endpoints.sender(ending, address, mode, bind=not connect, queue_size=queue, policy=policy, **keys)
-        pace = Pace(ending, rate)
-        try:
+        choices: dict[str, Any] = {"queue_size": queue, "policy": policy, **keys}
+        with sending(ending, address, mode, bind=not connect, rate=rate, **choices) as (stream, pace):
             if endpoints.wait_for_peers(ending, stream, wait):
                 _replay(messages, stream, pace, timing=timing, loop=loop, most=count)
-        except TimedOut:
-            if not ending.asked():
-                raise
-        except BaseException:
-            stream.disconnect(0)
-            raise
-        seconds = pace.elapsed
-        tell_sent(stream.statistics, seconds, closed=ending.close(stream))
 
 
 def _replay(folder: Folder, stream: Stream, pace: Pace, *, timing: bool, loop: int, most: int | None) -> None:
