@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from math import prod
 from typing import Any, TypeAlias
@@ -56,7 +57,12 @@ _LONGEST_ERROR = 64 * KiB
 _PIECE = 1 * MiB
 _SPARE = 1 * MiB  # bytes that are converted at a time: they stay in the caches of the processor
 _ROWS = 4096  # rows of an index that are taken apart at a time
+_TOGETHER = 2 * MiB  # bytes of stored chunks that are received in one go, unless one has more
+_DECODED = 4 * MiB  # bytes that they decode to
 _INLINE = 4 * KiB  # bytes of a payload that stay in the header of a batch
+
+_Arriving: TypeAlias = tuple[Part, int, int]
+"""What a stored chunk is wanted for, its bytes, and its mask of filters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,8 +358,7 @@ class _Scatter:
         self._base = spelled.base
         self._cell = self._chunks + spelled.shape
         self._untold = wanted.destination.nbytes
-        # Decoded, and once more between two filters.
-        self._held = 2 * prod(self._cell) * self._base.itemsize
+        self._nbytes = prod(self._cell) * self._base.itemsize
         shape = dataset.shape or ()
         self._grid = [-(-side // chunk) for side, chunk in zip(shape, self._chunks, strict=True)]
         self._fill: Any = 0
@@ -364,47 +369,62 @@ class _Scatter:
         """Read the chunks that `index` lists; what else is wanted holds the fill value."""
         rows = (row for start in range(0, len(index), _ROWS) for row in index[start : start + _ROWS].tolist())
         row = next(rows, None)
+        batch: list[_Arriving] = []
+        gathered = 0
         for part in self._selection.over(self._chunks):
             number = 0
             for position, side in zip(part.chunk, self._grid, strict=True):
                 number = number * side + position
             if row is None or row[0] != number:
                 self._destination[part.target] = self._fill
-                yield from self._tell(part)
+                yield from self._tell([part])
                 continue
             if row[1] > most:
                 raise TooLarge(f"a chunk has {row[1]} bytes, {most} are accepted (limit: chunk)")
-            stored = self._take(row[1])
-            if row[1]:
-                yield from read_into(stored.data, counted=False)
-            yield from work(self._place(part, stored, row[2]), row[1] + self._held)
-            yield from self._tell(part)
+            if batch and (gathered + row[1] > _TOGETHER or (len(batch) + 1) * self._nbytes > _DECODED):
+                yield from self._receive(batch, gathered)
+                batch, gathered = [], 0
+            batch.append((part, row[1], row[2]))
+            gathered += row[1]
             row = next(rows, None)
+        if batch:
+            yield from self._receive(batch, gathered)
         if row is not None:
             raise ProtocolError(f"chunk {row[0]} came, which was not asked for")
         yield from tell(self._untold)
 
-    def _tell(self, part: Part) -> Flow[None]:
+    def _receive(self, batch: list[_Arriving], nbytes: int) -> Flow[None]:
+        """Read stored chunks in one go, and have one thread decode them: each go has its price, however small."""
+        stored = self._take(nbytes)
+        if nbytes:
+            yield from read_into(stored.data, counted=False)
+        # One of them decoded, and once more between two filters.
+        yield from work(partial(self._place, batch, stored), nbytes + 2 * self._nbytes)
+        yield from self._tell([part for part, _, _ in batch])
+
+    def _tell(self, parts: list[Part]) -> Flow[None]:
         # How much index arrays take of the result is told at the end: it would have to be copied to be counted.
-        if _is_box(part):
-            nbytes = self._destination[part.target].nbytes
+        nbytes = sum(self._destination[part.target].nbytes for part in parts if _is_box(part))
+        if nbytes:
             self._untold -= nbytes
             yield from tell(nbytes)
 
-    def _place(self, part: Part, stored: NDArray[np.uint8], mask: int) -> Callable[[], None]:
-        def place() -> None:
-            if part.whole and _is_box(part):
-                target = self._destination[part.target]
-                if target.shape == self._cell and target.dtype == self._base and target.flags.c_contiguous:
-                    self._decode(stored, mask, target.reshape(-1).view(np.uint8), self._take)
-                    return
-            nbytes = prod(self._cell) * self._base.itemsize
-            out = self._take(nbytes)
-            self._decode(stored, mask, out, self._take)
-            cell = out.view(self._base).reshape(self._cell)
-            self._destination[part.target] = cell[part.source]
+    def _place(self, batch: list[_Arriving], stored: NDArray[np.uint8]) -> None:
+        """Decode chunks, which `stored` has one behind the other, into their places."""
+        start = 0
+        for part, size, mask in batch:
+            self._place_one(part, stored[start : start + size], mask)
+            start += size
 
-        return place
+    def _place_one(self, part: Part, stored: NDArray[np.uint8], mask: int) -> None:
+        if part.whole and _is_box(part):
+            target = self._destination[part.target]
+            if target.shape == self._cell and target.dtype == self._base and target.flags.c_contiguous:
+                self._decode(stored, mask, target.reshape(-1).view(np.uint8), self._take)
+                return
+        out = self._take(self._nbytes)
+        self._decode(stored, mask, out, self._take)
+        self._destination[part.target] = out.view(self._base).reshape(self._cell)[part.source]
 
 
 def _is_box(part: Part) -> bool:

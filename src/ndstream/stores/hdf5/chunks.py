@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -125,7 +126,8 @@ class Chunks:
         number = 0
         for position, count in zip(chunk, self._counts, strict=True):
             number = number * count + position
-        row = int(self._numbers.searchsorted(number))
+        # Not numpy's own search: that lets go of the GIL, and a thread that decodes queues to get it back.
+        row = bisect_left(self._numbers, number)
         return row if row < self._numbers.size and self._numbers[row] == number else None
 
     def _mask(self, row: int) -> int:

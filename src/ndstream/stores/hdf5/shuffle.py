@@ -45,7 +45,8 @@ def unshuffle(planes: NDArray[np.uint8], width: int, out: NDArray[np.uint8]) -> 
         rows, columns = planes[:whole].reshape(width, count), out[:whole].reshape(count, width)
         for position in range(width):
             np.copyto(columns[:, position], rows[position])
-    np.copyto(out[whole:], planes[whole:])
+    if whole < planes.size:
+        np.copyto(out[whole:], planes[whole:])
 
 
 @cache
