@@ -165,6 +165,22 @@ class Writing:
 
 
 @runtime_checkable
+class Prompt(Protocol):
+    """What a `Store` may offer besides: small reads that take no waiting, without a step of the event loop."""
+
+    def read_at_hand(
+        self, path: str, name: str, access: Access, selection: Selection | Callable[[tuple[int, ...]], Selection] | None
+    ) -> Reading | None:
+        """Read at once what `Store.read` would; None when that takes waiting, and whenever it is not sure.
+
+        Raises
+        ------
+        NotFound, InvalidSelection, OutOfBounds
+        """
+        ...
+
+
+@runtime_checkable
 class StoredChunks(Protocol):
     """What a `Store` may offer besides: chunks as they are stored, for clients that decode them."""
 

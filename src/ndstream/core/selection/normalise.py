@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from dataclasses import dataclass
+from functools import lru_cache
 from types import EllipsisType
 from typing import Any, TypeAlias
 
@@ -17,6 +18,7 @@ from ndstream.core.selection.selection import Selection
 from ndstream.errors import InvalidSelection, OutOfBounds, TooLarge
 
 
+@lru_cache(maxsize=1024)
 def everything(shape: tuple[int, ...]) -> Selection:
     """Select the whole of an array of `shape`."""
     return Selection(source=shape, axes=tuple([Span(0, side) for side in shape]))

@@ -5,6 +5,7 @@ All are pure functions between an ndarray and plain values. Sources: SPEC.md, A2
 
 from __future__ import annotations
 
+import sys
 import zlib
 from collections.abc import Sequence
 from math import prod
@@ -22,6 +23,8 @@ from ndstream.wire.framing import Buffer
 
 _RANK = 32
 _PADDED = 64 * MiB
+_AS_SENT = sys.byteorder == "little"
+"""Whether numbers in the byte order of this machine are sent as they are."""
 _ND, _TYPE, _KIND, _SHAPE, _DATA = b"nd", b"type", b"kind", b"shape", b"data"
 
 
@@ -214,6 +217,8 @@ def _expanded(body: memoryview, codec: Any, told: Any, nbytes: int, codecs: froz
 
 def little_endian(array: NDArray[Any]) -> NDArray[Any]:
     """The same elements little-endian, without gaps, in C order: the same array if it is so, else a copy."""
+    if _AS_SENT and array.dtype.isbuiltin == 1 and array.flags.c_contiguous:
+        return array
     target = packed_dtype(array.dtype)
     if array.dtype != target or array.dtype.str != target.str:
         array = array.astype(target)
@@ -228,7 +233,8 @@ def packed_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     if dtype.names is not None:
         assert dtype.fields is not None
         return np.dtype([(name, packed_dtype(dtype.fields[name][0])) for name in dtype.names])
-    return dtype.newbyteorder("<") if dtype.kind != "O" else dtype
+    # By its name: of the types that numpy has names for there is one object each, which is told apart at once.
+    return np.dtype(dtype.newbyteorder("<").str) if dtype.kind != "O" else dtype
 
 
 def fits_padded(longest: int, count: int) -> bool:

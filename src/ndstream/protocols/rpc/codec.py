@@ -89,6 +89,11 @@ def unpack(payload: Buffer, *, extended: bool) -> Unpacked:
     raise ProtocolError(f"no message begins with the byte {first:#04x}" + (" before hello" * (first == _EXTENDED)))
 
 
+def is_extended(payload: Buffer) -> bool:
+    """Whether a payload is an extended message."""
+    return payload[0] == _EXTENDED
+
+
 def _read_msgpack(payload: Buffer) -> Any:
     try:
         return _decode(payload)

@@ -66,7 +66,7 @@ class Connection:
         self._known = False
         self._first = True
         self._caller: Caller
-        self._waiting: deque[Buffer | Fault] = deque()
+        self._waiting: deque[Buffer | Fault | m.Request] = deque()
         self._whole = 0
         self._taken = 0
         self._reader: asyncio.Task[None] | None = None
@@ -162,6 +162,8 @@ class Connection:
             self._faulty = True
             self._waiting.append(fault)
         self._weigh()
+        if self._reader is None:
+            self._answer_at_once()
         if self._waiting and self._reader is None and not self._over:
             self._reader = asyncio.get_running_loop().create_task(self._read())
 
@@ -191,7 +193,10 @@ class Connection:
                     return
                 self._taken = _weight(payload)
                 try:
-                    await self._take(payload)
+                    if isinstance(payload, m.Request):
+                        await self._start(payload, heavy=False)
+                    else:
+                        await self._take(payload)
                 finally:
                     self._whole -= self._taken
                     self._taken = 0
@@ -205,12 +210,32 @@ class Connection:
 
     async def _take(self, payload: Buffer) -> None:
         """Start what one payload asks for; wait for its end when it has no id."""
-        session, heavy = self._session, len(payload) > _HEAVY
-        agreed = codec.Agreed() if session is None else session.agreed
+        heavy = len(payload) > _HEAVY
+        try:
+            request = await _aside(heavy or self._expands(payload), self._understand, payload)
+        except _Misunderstood as why:
+            self._refuse(why.error, why.ident, why.form)
+            if isinstance(why.error, ProtocolError):
+                self._end()
+            return
+        await self._start(request, heavy=heavy)
+
+    def _expands(self, payload: Buffer) -> bool:
+        """Whether a payload may be long, being compressed, in spite of a short frame."""
+        return self._session is not None and bool(self._session.agreed.codecs) and codec.is_extended(payload)
+
+    def _understand(self, payload: Buffer) -> m.Request:
+        """Take a payload apart.
+
+        Raises
+        ------
+        _Misunderstood
+        """
+        session = self._session
         ident: m.Ident | None = None
         form = m.Form.MSGPACK
         try:
-            unpacked = await _aside(heavy, codec.unpack, payload, extended=session is not None)
+            unpacked = codec.unpack(payload, extended=session is not None)
             form = unpacked.form
             if session is None:
                 _check_original(unpacked.fields)
@@ -218,18 +243,39 @@ class Connection:
                 ident = codec.ident_of(unpacked.fields)
                 if ident is not None and ident in self._open:
                     raise InvalidRequest(f"request {ident!r} is under way already")
-            # What is compressed may be long in spite of a short frame.
-            expands = bool(agreed.codecs) and bool(unpacked.bodies)
-            fields = await _aside(heavy or expands, codec.restore, unpacked, agreed)
-            request = codec.request_of(fields, form, ident)
-        except ProtocolError as error:
-            self._refuse(error, ident, form)
-            self._end()
-            return
+            fields = codec.restore(unpacked, _NOTHING_AGREED if session is None else session.agreed)
+            return codec.request_of(fields, form, ident)
         except NDStreamError as error:
-            self._refuse(error, ident, form)
-            return
-        await self._start(request, heavy=heavy)
+            raise _Misunderstood(error, ident, form) from error
+
+    def _answer_at_once(self) -> None:
+        """Answer small reads whose data are at hand without a step of the event loop, as long as they come first."""
+        while self._waiting and not self._open and not self.link.unsent and not self._over:
+            payload = self._waiting[0]
+            if not isinstance(payload, bytes) or self._expands(payload):
+                return
+            try:
+                request = self._understand(payload)
+                reply = self._at_hand(request)
+            except Exception:  # noqa: BLE001 - whoever waits meets it again, and says it
+                return
+            if reply is None:
+                self._waiting[0] = request
+                return
+            self._first = False
+            self._waiting.popleft()
+            self._app.counters.add("rpc_requests", label=request.command)
+            self._put(reply)
+
+    def _at_hand(self, request: m.Request) -> list[Buffer] | None:
+        """Reply to a request that needs no waiting; None when this does."""
+        if request.command != "read":
+            return None
+        self._check(request)
+        arguments = arguments_of(request.command, request.arguments, known_only=self._session is None)
+        assert isinstance(arguments, m.Read)
+        fields = self._app.commands.read_at_hand(arguments, self._caller)
+        return None if fields is None else self._pack(fields, request)
 
     async def _start(self, request: m.Request, *, heavy: bool) -> None:
         first, self._first = self._first, False
@@ -300,12 +346,7 @@ class Connection:
     async def _answer(self, request: m.Request, one: Running, *, heavy: bool) -> Fields | Bulk | Parts:
         command, caller, session = request.command, self._caller, self._session
         self._app.counters.add("rpc_requests", label=command if command in m.COMMANDS else "unknown")
-        if command not in m.COMMANDS or (session is None and command not in m.ORIGINAL):
-            raise NotSupported("Unknown command")
-        if self._app.admission.required and not self._known:
-            raise NotAuthenticated("this server asks for a token, which hello carries")
-        if session is not None:
-            session.check(request)
+        self._check(request)
         arguments = await _aside(heavy, arguments_of, command, request.arguments, known_only=session is None)
         if command == "get_config":
             return config_fields(request.form, self._limits, known=session is not None)
@@ -314,6 +355,15 @@ class Connection:
             if sum([other.streams for other in self._open.values()]) > self._limits.follows:
                 raise Busy(f"{self._limits.follows} streams are open on this connection already")
         return await self._app.commands.answer(command, arguments, replace(caller, heavy=True) if heavy else caller)
+
+    def _check(self, request: m.Request) -> None:
+        """Refuse what is not known, not allowed, or not agreed on."""
+        if request.command not in m.COMMANDS or (self._session is None and request.command not in m.ORIGINAL):
+            raise NotSupported("Unknown command")
+        if self._app.admission.required and not self._known:
+            raise NotAuthenticated("this server asks for a token, which hello carries")
+        if self._session is not None:
+            self._session.check(request)
 
     async def _greet(self, request: m.Request, *, first: bool) -> None:
         """Answer a hello; it closes the connection when the token is wrong."""
@@ -367,11 +417,15 @@ class Connection:
         return m.Form.MSGPACK
 
     async def _send(self, fields: Fields, request: m.Request, *, more: bool = False) -> None:
+        payload = await _aside(codec.nbytes_of(fields) > _BULKY, self._pack, fields, request, more=more)
+        # Before it is sent, and nothing to wait for behind it: who is cancelled has not been answered.
+        await self.link.drained()
+        self._put(payload)
+
+    def _pack(self, fields: Fields, request: m.Request, *, more: bool = False) -> list[Buffer]:
         form = m.Form.EXTENDED if more else self._form(request.form, fields)
-        named = _named(fields, request.ident)
         compress = self._session is not None and self._session.compresses
-        bulky = codec.nbytes_of(fields) > _BULKY
-        payload = await _aside(bulky, codec.pack, named, form, more=more, compress=compress)
+        payload = codec.pack(_named(fields, request.ident), form, more=more, compress=compress)
         length = sum([len(piece) for piece in payload])
         if length > self._caller.frame:
             raise Refused(
@@ -379,9 +433,7 @@ class Connection:
                 nbytes=length,
                 limit=self._caller.frame,
             )
-        # Before it is sent, and nothing to wait for behind it: who is cancelled has not been answered.
-        await self.link.drained()
-        self._put(payload)
+        return payload
 
     async def _send_bulk(self, bulk: Bulk, request: m.Request) -> None:
         """Make a reply that is large, one of a connection at a time."""
@@ -433,6 +485,17 @@ class Connection:
 
 
 _TAKEN_BACK = Cancelled("taken back by the client")
+_NOTHING_AGREED = codec.Agreed()
+
+
+class _Misunderstood(Exception):
+    """What is wrong with a payload, and what is known of the request that it is."""
+
+    def __init__(self, error: NDStreamError, ident: m.Ident | None, form: m.Form) -> None:
+        super().__init__(error)
+        self.error = error
+        self.ident = ident
+        self.form = form
 
 
 async def _aside(heavy: bool, function: Callable[..., T], *arguments: Any, **how: Any) -> T:
@@ -440,7 +503,7 @@ async def _aside(heavy: bool, function: Callable[..., T], *arguments: Any, **how
     return await asyncio.to_thread(function, *arguments, **how) if heavy else function(*arguments, **how)
 
 
-def _weight(payload: Buffer | Fault) -> int:
+def _weight(payload: Buffer | Fault | m.Request) -> int:
     """Bytes that a payload takes in `Intake`: small ones are counted by `in_flight`."""
     return len(payload) if isinstance(payload, memoryview) else 0
 

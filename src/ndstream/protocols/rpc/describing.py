@@ -16,7 +16,7 @@ from ndstream.core.ports import Access, Detail, Store
 from ndstream.errors import DataError, InvalidRequest, NDStreamError, NotFound, UnsupportedDType
 from ndstream.protocols.rpc import messages as m
 from ndstream.protocols.rpc.dtypes import spell
-from ndstream.protocols.rpc.values import Presentation, attribute_value, from_serialized, shown
+from ndstream.protocols.rpc.values import attribute_value, from_serialized, presentation_of, shown
 
 _DEEPEST = 8
 _MOST = 10_000
@@ -155,7 +155,7 @@ def _fill(node: model.Dataset) -> Any:
     if node.fill is None or not is_fixed(node.dtype):
         return None
     try:
-        array = Presentation(node.dtype).of_bytes(memoryview(node.fill), ())
+        array = presentation_of(node.dtype).of_bytes(memoryview(node.fill), ())
     except NDStreamError:
         return None
     value = shown(np.asarray(array), original=False)

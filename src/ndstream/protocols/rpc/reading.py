@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from math import prod
 from typing import Any
 
@@ -18,7 +18,7 @@ from ndstream.core.selection import Selection
 from ndstream.errors import InvalidRequest, WrongKind
 from ndstream.protocols.rpc import messages as m
 from ndstream.protocols.rpc.selections import read_selection, read_selections
-from ndstream.protocols.rpc.values import SERIALIZED, Presentation, shown
+from ndstream.protocols.rpc.values import SERIALIZED, presentation_of, shown
 
 _HANDLE = 8
 """Bytes that an element of variable length takes besides its own."""
@@ -41,7 +41,7 @@ class Data:
     def __init__(self, readings: list[Reading], *, joined: bool) -> None:
         first = readings[0]
         self._readings = readings
-        self._presentation = Presentation(first.dtype)
+        self._presentation = presentation_of(first.dtype)
         rows = sum(reading.shape[0] for reading in readings) if joined else 0
         self.shape: tuple[int, ...] = (rows, *first.shape[1:]) if joined else first.shape
         self.nbytes: int = memory_size(first.dtype) * prod(self.shape)
@@ -55,6 +55,13 @@ class Data:
     def maybe_serialized(self) -> bool:
         """Whether these could be the bytes of a value that was serialized."""
         return self._presentation.dtype == SERIALIZED and len(self.shape) == 1
+
+    def at_hand(self) -> NDArray[Any] | None:
+        """All of it as one array, when it is one result and takes no waiting."""
+        first = self._readings[0]
+        if len(self._readings) > 1 or first.ready is None:
+            return None
+        return self._presentation.of_bytes(first.ready, first.shape)
 
     async def whole(self) -> NDArray[Any]:
         """All of it as one array."""
@@ -138,6 +145,12 @@ def _light(elements: list[Any], most: int) -> Iterator[list[Any]]:
         yield part
 
 
+def choice_of(command: m.Read, limits: Limits) -> Callable[[tuple[int, ...]], Selection] | None:
+    """What makes a selection of the one that a request spells, once the shape is known; None for everything."""
+    spelling = command.selection
+    return None if spelling is None else lambda shape: read_selection(spelling, shape, limits.selections)
+
+
 async def read_data(store: Store, path: str, command: m.Read, access: Access, limits: Limits) -> Data:
     """Prepare what a request for data asks for.
 
@@ -148,14 +161,7 @@ async def read_data(store: Store, path: str, command: m.Read, access: Access, li
         Both `selection` and `selections` are given.
     """
     if command.selections is None:
-        choice = None
-        if command.selection is not None:
-            spelling = command.selection
-
-            def choose(shape: tuple[int, ...]) -> Selection:
-                return read_selection(spelling, shape, limits.selections)
-
-            choice = choose
+        choice = choice_of(command, limits)
         return await _opened([await store.read(path, command.path, access, choice)], joined=False)
     if command.selection is not None:
         raise InvalidRequest("either selection or selections")

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
+from numpy.typing import NDArray
 
 from ndstream.core import model
 from ndstream.core import operations as ops
 from ndstream.core.dtypes import memory_size
 from ndstream.core.operations import Committed, Operation, Payload
-from ndstream.core.ports import Access, Service, Store, WritableStore
+from ndstream.core.ports import Access, Prompt, Service, Store, WritableStore
 from ndstream.core.selection import Selection, to_plain
 from ndstream.errors import (
     Conflict,
@@ -33,7 +34,7 @@ from ndstream.protocols.rpc import messages as m
 from ndstream.protocols.rpc import operations as o
 from ndstream.protocols.rpc.codes import Refused
 from ndstream.protocols.rpc.describing import Describing
-from ndstream.protocols.rpc.reading import Data, read_data
+from ndstream.protocols.rpc.reading import Data, choice_of, read_data
 from ndstream.protocols.rpc.selections import read_selection
 from ndstream.protocols.rpc.values import Stored, payload_of, to_array, to_stored
 
@@ -91,6 +92,7 @@ class Commands:
     def __init__(self, service: Service, path: str) -> None:
         self._store: Store = service.store
         self._writing = service.store if isinstance(service.store, WritableStore) else None
+        self._prompt = service.store if isinstance(service.store, Prompt) else None
         self._limits = service.limits
         self._path = path
         self._describing = Describing(service.store, path, service.limits)
@@ -165,15 +167,27 @@ class Commands:
             return Bulk(lambda: self._whole(command, data, caller), data.aclose)
         return await self._whole(command, data, caller)
 
+    def read_at_hand(self, command: m.Read, caller: Caller) -> Fields | None:
+        """Carry out a read of one selection at once; None when that takes waiting, or is to be refused."""
+        if self._prompt is None or command.selections is not None:
+            return None
+        choice = choice_of(command, self._limits)
+        reading = self._prompt.read_at_hand(self._path, command.path, caller.access, choice)
+        if reading is None:
+            return None
+        data = Data([reading], joined=False)
+        most = caller.frame if command.max_bytes is None else min(command.max_bytes, caller.frame)
+        array = data.at_hand() if data.nbytes <= min(most, m.PIECE) else None
+        if array is None or (data.maybe_serialized and command.selection is None):
+            return None
+        return _of_array(data, array, caller)
+
     async def _whole(self, command: m.Read, data: Data, caller: Caller) -> Fields:
         array = await data.whole()
         value: Any = array
         if data.maybe_serialized and command.selection is None and command.selections is None:
             value = await self._describing.deserialized(command.path, array, caller.access)
-        if value is not array:
-            return {"status": "success", "data": value}
-        fields: Fields = {"status": "success", "data": data.shown(array, original=caller.original)}
-        return fields if caller.original else {**fields, "shape": list(data.shape)}
+        return _of_array(data, array, caller) if value is array else {"status": "success", "data": value}
 
     async def _kind_of(self, path: str, access: Access, error: NotFound) -> NDStreamError:
         """Error that says more than that there is no such dataset, if there is something else."""
@@ -423,6 +437,13 @@ class Commands:
 async def _events(store: WritableStore, path: str, access: Access, since: int | None) -> Parts:
     async for event in store.follow(path, access, since=since):
         yield {"event": msgspec.to_builtins(event)}
+
+
+def _of_array(data: Data, array: NDArray[Any], caller: Caller) -> Fields:
+    fields: Fields = {"status": "success", "data": data.shown(array, original=caller.original)}
+    if not caller.original:
+        fields["shape"] = list(data.shape)
+    return fields
 
 
 def _success(caller: Caller, message: str, fields: Fields | None = None) -> Fields:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -167,6 +168,12 @@ def _encoded(text: str) -> bytes:
 # -- out of a store --
 
 
+@lru_cache(maxsize=256)
+def presentation_of(dtype: DType) -> Presentation:
+    """Make a `Presentation`, or find the one that was made before."""
+    return Presentation(dtype)
+
+
 class Presentation:
     """How elements of a type are shown in replies: little-endian, packed, text as text.
 
@@ -279,7 +286,7 @@ def attribute_value(attribute: Attribute) -> Any:
         raise DataError(attribute.problem or "its type cannot be read")
     if attribute.shape is None:
         return None
-    presentation = Presentation(attribute.dtype)
+    presentation = presentation_of(attribute.dtype)
     if presentation.fixed and isinstance(attribute.value, bytes):
         array = presentation.of_bytes(memoryview(attribute.value), attribute.shape)
     else:

@@ -182,6 +182,13 @@ class Owners:
             watch.end()
         return reading
 
+    def read_at_hand(self, owned: Owned, name: str, access: Access, choice: Choice) -> Reading | None:
+        """Read as of the last commit what takes no waiting; None when something does."""
+        kept: _Kept | None = self._kept.get((owned.path, owned.names, name, access.hidden))
+        if kept is None or owned.gate.closed or not owned.is_current(kept.located.dataset.address, kept.number):
+            return None
+        return self._reader.at_hand(kept.located, chosen(choice, kept.located, name), file=kept.file)
+
     async def stored(self, owned: Owned, name: str, access: Access, choice: Choice) -> StoredChunkReading:
         """Prepare to read chunks of a dataset as they are stored, as of the last commit."""
         kept = await self._current(owned, name, access)

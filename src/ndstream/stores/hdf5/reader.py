@@ -109,6 +109,36 @@ class Reader:
         layout = located.layout
         if isinstance(layout, Library):
             return await self._from_library(located, layout, selection, fetch, watch)
+        ready = self.at_hand(located, selection, file=file)
+        if ready is not None:
+            return ready
+        dtype = located.dataset.dtype
+        itemsize = item_size(dtype)
+        assert itemsize is not None and not isinstance(layout, Inline)
+        nbytes = selection.count * itemsize
+        if file is None:
+            file = self._files.open(located.file, located.generation)
+        works: Iterator[Work]
+        refresh: Callable[[Located], None] | None = None
+        if isinstance(layout, Chunked):
+            chunks = self._chunks(file, located, layout, itemsize)
+            works = self._decoding(chunks, layout, selection)
+            refresh = partial(_refresh, chunks)
+        else:
+            works = self._copying(file, layout, selection, itemsize, located.dataset.fill)
+        reading = PieceReading(dtype, selection.shape, nbytes, self._means, file, works, watch, refresh)
+        if nbytes > self._means.limits.inline_data:
+            return reading
+        return ReadyReading(dtype, selection.shape, await whole(reading))
+
+    def at_hand(self, located: Located, selection: Selection, *, file: OpenFile | None = None) -> ReadyReading | None:
+        """Read at once what is small, and takes no waiting and no decoding; None when it is not so.
+
+        Parameters, and errors, are those of `open`.
+        """
+        layout = located.layout
+        if isinstance(layout, Library):
+            return None
         dtype = located.dataset.dtype
         itemsize = item_size(dtype)
         if itemsize is None:
@@ -119,27 +149,17 @@ class Reader:
         if isinstance(layout, Inline):
             array = np.frombuffer(layout.data, element_type(itemsize)).reshape(selection.source)
             return ReadyReading(dtype, selection.shape, at_hand(selection.apply(array)))
+        if nbytes > self._means.limits.inline_data:
+            return None
         if file is None:
             file = self._files.open(located.file, located.generation)
-        small = nbytes <= self._means.limits.inline_data
-        works: Iterator[Work]
-        ready = None
-        refresh: Callable[[Located], None] | None = None
         if isinstance(layout, Chunked):
-            chunks = self._chunks(file, located, layout, itemsize)
-            ready = _chunks_at_once(chunks, selection) if small else None
-            works = self._decoding(chunks, layout, selection)
-            refresh = partial(_refresh, chunks)
+            ready = _chunks_at_once(self._chunks(file, located, layout, itemsize), selection)
         else:
-            ready = _runs_at_once(file, layout, selection, itemsize) if small else None
-            works = self._copying(file, layout, selection, itemsize, located.dataset.fill)
+            ready = _runs_at_once(file, layout, selection, itemsize)
         if ready is None:
-            reading = PieceReading(dtype, selection.shape, nbytes, self._means, file, works, watch, refresh)
-            if not small:
-                return reading
-            ready = await whole(reading)
-        else:
-            file.check()
+            return None
+        file.check()
         return ReadyReading(dtype, selection.shape, ready)
 
     def open_stored(

@@ -22,7 +22,7 @@ from ndstream.core.model import Dataset, Directory, File, Group, Node
 from ndstream.core.operations import Committed, Event, Operation
 from ndstream.core.ports import Access, Detail, Reading, StoredReading, StoreFactory, Writing
 from ndstream.core.selection import Selection
-from ndstream.errors import Forbidden, NotFound, Replaced
+from ndstream.errors import Corrupt, Forbidden, NotFound, Replaced, TooLarge
 from ndstream.stores.hdf5.cache import ByteCache
 from ndstream.stores.hdf5.catalog import Catalog, Found
 from ndstream.stores.hdf5.flights import Flights
@@ -141,6 +141,26 @@ class HDF5Store:
                 raise
 
         return await self._settled(path, access, work)
+
+    def read_at_hand(
+        self, path: str, name: str, access: Access, selection: Selection | Callable[[tuple[int, ...]], Selection] | None
+    ) -> Reading | None:
+        """See `ndstream.core.ports.Prompt`."""
+        name = self._absolute(name)
+        found = self._catalog.locate_file(path, access)
+        owned = self._owners and self._owners.active(found)
+        try:
+            if self._owners and owned:
+                return self._owners.read_at_hand(owned, name, access, selection)
+            kept: Located | None = self._kept.get(_layout_key(found, name, access))
+            if kept is None or not _is_current(kept, found):
+                return None
+            ready = self._reader.at_hand(kept, chosen(selection, kept, name))
+        except (Replaced, Corrupt, TooLarge):
+            return None  # whoever waits finds out what the matter is, and says it
+        if ready is not None:
+            self._counters.add("cache_hits", label="locate")
+        return ready
 
     async def stored(
         self, path: str, name: str, access: Access, selection: Selection | Callable[[tuple[int, ...]], Selection] | None
