@@ -64,6 +64,7 @@ _METHODS = {
     "events": "GET, OPTIONS",
 }
 _LONG_REQUEST = 1 << 16  # bytes; longer requests are decoded in a thread
+_WAITING = 1 << 16  # bytes of a request that may wait for its commit without its turn: connections are limited too
 _RETRY_AFTER = {"busy": b"1", "in-use": b"1", "worker": b"1"}
 _RELEASE = "ndstream.release"
 """What a server may put in the scope: a function that gives the turn of this request to the next one."""
@@ -213,6 +214,9 @@ class Endpoints:
             json = _is_json(asked)
             whole = await read_body(asked.receive, asked.length, self._limits)
             batch = codec.decode_request(whole, Batch, json=json)
+            if len(whole) <= _WAITING:
+                # What waits for the disk together is committed together: it should not wait for its turn before.
+                _give_turn_back(asked)
             batch = Batch(operations=codec.attach(batch.operations, memoryview(b"")), create=batch.create)
         return await self._native.commit(
             asked.path,
@@ -255,10 +259,14 @@ async def _events(native: Native, asked: Asked) -> AsyncIterator[Event]:
     last = asked.header("last-event-id") or asked.query.get("since")
     since = None if last is None else _number(last, "the number of a commit")
     events = await native.events(asked.path, asked.access, since)
+    _give_turn_back(asked)
+    return events
+
+
+def _give_turn_back(asked: Asked) -> None:
     release = asked.scope.get(_RELEASE)
     if release is not None:
         release()
-    return events
 
 
 def _check_origin(asked: Asked) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -62,6 +62,11 @@ class Catalog:
     media_types
         Overrides, see `ndstream.stores.hdf5.media.MediaTypes`.
 
+    Attributes
+    ----------
+    holds : callable
+        Given a real path and a status: whether this very file is held open, because it is being written.
+
     Raises
     ------
     ConfigError
@@ -84,6 +89,7 @@ class Catalog:
         self._limits = limits
         self._media = MediaTypes(media_types)
         self._notes = Notes()
+        self.holds: Callable[[str, os.stat_result], bool] = lambda real, status: False
         self._trusted: ByteCache[tuple[str, frozenset[str]], _Trusted] = ByteCache(_CACHE)
 
     def lookup(self, path: str, access: Access = ANYBODY, depth: int = 0) -> Directory | File:
@@ -136,8 +142,8 @@ class Catalog:
         """
         key = (path, access.hidden)
         trusted = self._trusted.get(key)
-        if trusted is not None and _unchanged(trusted):
-            return trusted.found
+        if trusted is not None and (still := self._still(trusted)) is not None:
+            return still
         real, status = self._find(path, self._check(path, access))
         if not stat.S_ISREG(status.st_mode):
             raise _not_found(path)
@@ -221,6 +227,25 @@ class Catalog:
             raise
         return descriptor, real, status
 
+    def _still(self, trusted: _Trusted) -> Found | None:
+        """The file that was confined a moment ago, if its path still leads there; None to confine it again.
+
+        It must be in the same state, or held open by us: then no other file can have its numbers.
+        """
+        if monotonic() > trusted.until:
+            return None
+        try:
+            now = os.stat(trusted.place)  # noqa: PTH116  (a system call of the hot path; a Path costs more than that)
+        except OSError:
+            return None
+        found = trusted.found
+        then = found.status
+        if now.st_ino != then.st_ino or now.st_dev != then.st_dev:
+            return None
+        if now.st_mtime_ns == then.st_mtime_ns and now.st_size == then.st_size:
+            return found
+        return Found(found.real, generation_of(now), now) if self.holds(found.real, now) else None
+
     def _find(self, path: str, hidden: frozenset[str]) -> tuple[str, os.stat_result]:
         descriptor, real, status = self._pin(path, hidden)
         os.close(descriptor)
@@ -257,23 +282,6 @@ class Catalog:
             except OSError:  # NotFound is one: hidden, or a root that went away while we serve
                 continue
         return Directory(path="", size=size, files=files, directories=directories)
-
-
-def _unchanged(trusted: _Trusted) -> bool:
-    """Whether the path still leads to the file, in the state, that was confined a moment ago."""
-    if monotonic() > trusted.until:
-        return False
-    try:
-        now = os.stat(trusted.place)  # noqa: PTH116  (one system call of the hot path; a Path costs more than the call)
-    except OSError:
-        return False
-    then = trusted.found.status
-    return (
-        now.st_ino == then.st_ino
-        and now.st_mtime_ns == then.st_mtime_ns
-        and now.st_size == then.st_size
-        and now.st_dev == then.st_dev
-    )
 
 
 def _real_root(name: str, path: Path, count: int) -> str:

@@ -16,11 +16,17 @@ class Gate:
     """Open for any number of readers, or closed for all; belongs to one event loop.
 
     Readers go in for one piece at a time. When it is closed, those inside come out and nobody else gets in.
+
+    Attributes
+    ----------
+    visited : bool
+        Whether a reader has come since it was last set to False.
     """
 
-    __slots__ = ("_empty", "_inside", "_open")
+    __slots__ = ("_empty", "_inside", "_open", "visited")
 
     def __init__(self) -> None:
+        self.visited = False
         self._inside = 0
         self._open = asyncio.Event()
         self._open.set()
@@ -34,7 +40,13 @@ class Gate:
 
     async def opened(self) -> None:
         """Wait until it is open."""
+        self.visited = True
         await self._open.wait()
+
+    def passes(self) -> bool:
+        """Whether who reads at once, without waiting, may."""
+        self.visited = True
+        return self._open.is_set()
 
     def enter(self, futures: list[Future[Any]]) -> None:
         """Be inside until threads are done; it must be open."""
@@ -138,9 +150,16 @@ class Watches:
         self._watches.add(watch)
         return watch
 
+    @property
+    def any(self) -> bool:
+        """Whether a reading goes on."""
+        return bool(self._affected(None))
+
     async def settle(self, rewritten: frozenset[int] | None, patience: float) -> None:
         """Wait for readings of datasets that are about to change (None: all), but no longer than `patience` seconds."""
         affected = self._affected(rewritten)
+        if not affected:
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 for watch in affected:

@@ -107,10 +107,14 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Apply(msgspec.Struct, frozen=True, kw_only=True, tag="apply"):
-    """Ask to carry out batches in order, and to make what came of them durable; readers do not see it yet."""
+    """Ask to carry out batches in order, and to make what came of them durable; readers do not see it yet.
+
+    With `publish`, it is put in place too, if that succeeds at once: nobody reads the file meanwhile.
+    """
 
     target: Target
     batches: tuple[Batch, ...]
+    publish: bool = False
 
 
 class Publish(msgspec.Struct, frozen=True, kw_only=True, tag="publish"):
@@ -187,7 +191,7 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True, tag="applied"):
 
     `rewritten` and `grown` hold the addresses (as in `Dataset`) of datasets of which something changed that was there
     before, and of those that only became longer; `links`, whether names lead elsewhere; `everything`, whether data may
-    be anywhere.
+    be anywhere; `published`, whether readers see it now.
     """
 
     results: tuple[Done | Refused, ...]
@@ -195,6 +199,7 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True, tag="applied"):
     grown: tuple[int, ...]
     links: bool
     everything: bool
+    published: bool = False
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True, tag="published"):

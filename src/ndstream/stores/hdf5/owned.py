@@ -128,6 +128,10 @@ class Owned:
         """Whether this is the very file that the owner writes."""
         return self._identity is None or self._identity == (status.st_dev, status.st_ino)
 
+    def holds(self, status: os.stat_result) -> bool:
+        """Whether the owner process has this very file open."""
+        return self._tenure is not None and self._identity == (status.st_dev, status.st_ino)
+
     def has_written(self, generation: str) -> bool:
         """Whether a state of the file is what the last owner left behind."""
         return generation == self._left
@@ -257,14 +261,25 @@ class Owned:
         tenure = self._tenure
         assert tenure is not None
         batches = tuple(entry.batch for entry in group)
-        if all(entry.nbytes <= _INLINE for entry in group):  # not worth a thread
+        small = all(entry.nbytes <= _INLINE for entry in group)
+        if small:  # not worth a thread
             batches = _spooled(batches, tenure.spool)
         else:
             batches = await asyncio.to_thread(_spooled, batches, tenure.spool)
-        applied = await self._call(Apply(target=target, batches=batches), self._limits.write_timeout)
-        assert isinstance(applied, Applied)
-        if any(isinstance(result, Done) for result in applied.results):
-            await self._publish(target, applied)
+        # While nobody reads, readers may be kept out for all of a small commit: that saves a way to the owner and back.
+        quiet = small and not self.gate.visited and not self._watches.any
+        self.gate.visited = False
+        if quiet:
+            self.gate.shut()
+        try:
+            request = Apply(target=target, batches=batches, publish=quiet)
+            applied = await self._call(request, self._limits.write_timeout)
+            assert isinstance(applied, Applied)
+            if any(isinstance(result, Done) for result in applied.results):
+                await self._publish(target, applied)
+        finally:
+            if self._tenure is tenure:
+                self.gate.open()
         for entry, result in zip(group, applied.results, strict=False):
             self._drop(entry)
             if isinstance(result, Done):
@@ -292,14 +307,15 @@ class Owned:
 
     async def _publish(self, target: Target, applied: Applied) -> None:
         rewritten = None if applied.everything else frozenset(applied.rewritten)
-        await self._watches.settle(rewritten, self._limits.reader_patience)
-        await self.gate.close()
+        if not applied.published:
+            await self._watches.settle(rewritten, self._limits.reader_patience)
+            await self.gate.close()
+            try:
+                await self._call(Publish(target=target), self._limits.write_timeout)
+            except NDStreamError:
+                await self._give_up()  # it is decided: whoever takes the file next puts it in place
+                raise
         self._watches.changed(rewritten, frozenset(applied.grown))
-        try:
-            await self._call(Publish(target=target), self._limits.write_timeout)
-        except NDStreamError:
-            await self._give_up()  # it is decided: whoever takes the file next puts it in place
-            raise
         for result in applied.results:
             if isinstance(result, Done):
                 self.ledger.commit(result.number, result.changes)
@@ -310,7 +326,6 @@ class Owned:
             self._all_touched = number
         if applied.links:
             self._links = number
-        self.gate.open()
 
     # -- the owner process --
 

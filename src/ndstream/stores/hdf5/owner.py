@@ -231,8 +231,15 @@ class Owner(Worker):
                 redone = iter(group.results)
                 group.results = [next(redone) if isinstance(result, Done) else result for result in results]
             group.results.append(_refused(failure))
+        published = False
         if group.done:
             self._stage(disk, group, batches)
+            if request.publish and group.done:
+                with contextlib.suppress(
+                    NDStreamError
+                ):  # decided all the same; `Publish` tries again, and says why not
+                    disk.apply()
+                    published = True
         effects = group.effects
         number = number_of(str(disk.path))
         return Applied(
@@ -241,6 +248,7 @@ class Owner(Worker):
             grown=tuple(number ^ address for address in effects.grown),
             links=effects.links,
             everything=effects.everything,
+            published=published,
         )
 
     def _stage(self, disk: JournaledFile, group: _Group, batches: list[Batch]) -> None:

@@ -95,6 +95,11 @@ class Owners:
         owned = self._files.get(found.real)
         return owned if owned is not None and owned.active and owned.is_file(found.status) else None
 
+    def holds(self, real: str, status: os.stat_result) -> bool:
+        """Whether an owner process has this very file open."""
+        owned = self._files.get(real)
+        return owned is not None and owned.holds(status)
+
     def at(self, real: str) -> Owned:
         """Find the file at a real path, or begin to know it."""
         owned = self._files.get(real)
@@ -185,7 +190,7 @@ class Owners:
     def read_at_hand(self, owned: Owned, name: str, access: Access, choice: Choice) -> Reading | None:
         """Read as of the last commit what takes no waiting; None when something does."""
         kept: _Kept | None = self._kept.get((owned.path, owned.names, name, access.hidden))
-        if kept is None or owned.gate.closed or not owned.is_current(kept.located.dataset.address, kept.number):
+        if kept is None or not owned.gate.passes() or not owned.is_current(kept.located.dataset.address, kept.number):
             return None
         return self._reader.at_hand(kept.located, chosen(choice, kept.located, name), file=kept.file)
 

@@ -83,6 +83,7 @@ class HDF5Store:
         self._owners: Owners | None = None
         if writing is not None:
             self._owners = Owners(self._pool.hello, limits, writing.durability, self._reader, self._kept)
+            self._catalog.holds = self._owners.holds
 
     async def start(self) -> None:
         """Start the workers; returns before they are ready."""
