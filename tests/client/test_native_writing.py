@@ -426,14 +426,15 @@ def test_following_goes_on_when_the_server_was_started_again(ndstream_server: Se
     ndstream.set_config(Config(limits=replace(DEFAULT_LIMITS, connect_timeout=60)))
     with h5py.File(tmp_path / "f.h5", "w") as file:
         file.create_dataset("rows", data=np.arange(4.0), maxshape=(None,))
-    server = ndstream_server(tmp_path, server={"drain": 0.5}, limits={"workers": 1}, writable={"/": []})
+    # Who follows does not keep the server from its end.
+    server = ndstream_server(tmp_path, server={"drain": 600}, limits={"workers": 1}, writable={"/": []})
     with closing(ndstream.open(server.url, "f.h5")["rows"].follow()) as following:
         ndstream.open(server.url, "f.h5", mode="r+")["rows"].append([1])
         assert next(following).tolist() == [1]
         ndstream.open(server.url, "f.h5", mode="r+")["rows"].append([2])
         server.stop()
         server = ndstream_server(
-            tmp_path, server={"drain": 0.5}, limits={"workers": 1}, writable={"/": []}, port=server.port
+            tmp_path, server={"drain": 600}, limits={"workers": 1}, writable={"/": []}, port=server.port
         )
         ndstream.open(server.url, "f.h5", mode="r+")["rows"].append([3, 4])
         found = next(following).tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -82,10 +83,12 @@ class Application:
         self._unknown = self._watched(_not_found, _PAGES)
         self._no_socket = Handshake(self._unknown)
         self._closed = False
+        self._stopping = asyncio.Event()
         self._status = Status(self._version, self._meters.values(), self.counters, lambda: self.turns.waiting)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or start and stop with the server (`lifespan`)."""
+        scope["ndstream.stopping"] = self._stopping
         if scope["type"] == "http":
             page = self._pages.get(scope["path"])
             if page is not None:
@@ -98,6 +101,10 @@ class Application:
             await self._live(receive, send)
         else:
             raise ValueError(f"no {scope['type']} here")
+
+    def stop(self) -> None:
+        """End what has no end of its own, such as the following of files."""
+        self._stopping.set()
 
     async def aclose(self) -> None:
         """Close the store and end the threads; safe to call more than once."""

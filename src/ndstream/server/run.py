@@ -165,6 +165,7 @@ class _Uvicorn(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self.server_state.tasks:
             log.info("stopping: %d requests get %.0f s to end", len(self.server_state.tasks), self._settings.drain)
+        self._app.stop()
         drain = 0.0 if self.force_exit else self._settings.drain
         await asyncio.gather(super().shutdown(sockets), *(stream.stop(drain) for stream in self._streams))
         # Told to hurry, uvicorn leaves this out; worker processes must not stay behind.

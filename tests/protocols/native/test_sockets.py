@@ -149,7 +149,7 @@ def test_the_end_is_said(site: Site) -> None:
 
 def test_a_server_stops_while_it_is_followed(ndstream_server: ServerFactory, tmp_path: Path) -> None:
     write_file(tmp_path / "f.h5")
-    site = Site(ndstream_server(tmp_path, writable={"/": []}), tmp_path / "f.h5")
+    site = Site(ndstream_server(tmp_path, server={"drain": 600}, writable={"/": []}), tmp_path / "f.h5")
     with site.follow() as events:
         stopping = threading.Thread(target=site.server.stop)
         stopping.start()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from ndstream.core.operations import Event
 from ndstream.core.ports import Receive, Send
@@ -16,7 +16,7 @@ from ndstream.protocols.native import codec
 from ndstream.protocols.native.messages import EVENTS
 
 _HEARTBEAT = 15.0
-_NORMAL, _UNWANTED = 1000, 1003
+_NORMAL, _UNWANTED, _RESTART = 1000, 1003, 1012
 
 
 class Channel(Protocol):
@@ -36,6 +36,10 @@ class Channel(Protocol):
 
     async def end(self) -> None:
         """Say that the file is gone."""
+        ...
+
+    async def stop(self) -> None:
+        """Say that the server stops: it may be asked again soon."""
         ...
 
     async def left(self) -> None:
@@ -68,6 +72,10 @@ class ServerSent:
         """Send the last event, and that this is all."""
         await self._send({"type": "http.response.body", "body": b"event: end\ndata: {}\n\n"})
 
+    async def stop(self) -> None:
+        """End the answer: who follows asks again, as after a lost connection."""
+        await self._send({"type": "http.response.body", "body": b""})
+
     async def left(self) -> None:
         """Wait until the connection is lost."""
         while (await self._receive())["type"] != "http.disconnect":
@@ -99,6 +107,10 @@ class Messages:
         """Close the socket."""
         await self._close(_NORMAL, "the file is gone")
 
+    async def stop(self) -> None:
+        """Close the socket."""
+        await self._close(_RESTART, "the server stops")
+
     async def left(self) -> None:
         """Wait until the socket is closed, or close it because the client speaks."""
         while (kind := (await self._receive())["type"]) == "websocket.connect":
@@ -110,16 +122,21 @@ class Messages:
         await self._send({"type": "websocket.close", "code": code, "reason": reason})
 
 
-async def follow(events: AsyncIterator[Event], channel: Channel) -> None:
-    """Send events as they come, until the client goes away or the file is gone."""
+async def follow(events: AsyncIterator[Event], channel: Channel, stopping: asyncio.Event | None = None) -> None:
+    """Send events as they come, until the client goes away, the file is gone, or the server stops."""
     await channel.begin()
     left = asyncio.ensure_future(channel.left())
+    stops = asyncio.ensure_future((stopping or asyncio.Event()).wait())
     coming: asyncio.Future[Event] | None = None
     try:
         while True:
             coming = coming or asyncio.ensure_future(anext(events))
-            done, _ = await asyncio.wait((coming, left), timeout=_HEARTBEAT, return_when=asyncio.FIRST_COMPLETED)
+            wanted = (coming, left, stops)
+            done, _ = await asyncio.wait(wanted, timeout=_HEARTBEAT, return_when=asyncio.FIRST_COMPLETED)
             if left in done:
+                return
+            if stops in done:
+                await channel.stop()
                 return
             if coming in done:
                 event, coming = coming.result(), None
@@ -129,10 +146,10 @@ async def follow(events: AsyncIterator[Event], channel: Channel) -> None:
     except (StopAsyncIteration, NotFound):
         await channel.end()
     finally:
-        left.cancel()
-        if coming is not None:
-            coming.cancel()
-        await asyncio.gather(left, *([] if coming is None else [coming]), return_exceptions=True)
+        waiting: list[asyncio.Future[Any]] = [left, stops, *([] if coming is None else [coming])]
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
         closing = getattr(events, "aclose", None)
         if closing is not None:
             await closing()

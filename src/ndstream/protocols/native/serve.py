@@ -68,6 +68,8 @@ _SMALL = 1 << 16  # bytes of a write that is decoded at once, and may wait witho
 _RETRY_AFTER = {"busy": b"1", "in-use": b"1", "worker": b"1"}
 _RELEASE = "ndstream.release"
 """What a server may put in the scope: a function that gives the turn of this request to the next one."""
+_STOPPING = "ndstream.stopping"
+"""The same: an `asyncio.Event` that is set when the server stops, which what has no end of its own must not delay."""
 
 
 class Asked:
@@ -164,7 +166,7 @@ class Endpoints:
             await _refuse(send, error)
             return
         if not isinstance(answer, Answer):
-            await follow(answer, ServerSent(receive, send))
+            await follow(answer, ServerSent(receive, send), asked.scope.get(_STOPPING))
             return
         try:
             await _send(answer, asked, send)
@@ -252,7 +254,7 @@ class Followers:
         except NDStreamError as error:
             await _refuse(send, error)
             return
-        await follow(events, Messages(receive, send))
+        await follow(events, Messages(receive, send), asked.scope.get(_STOPPING))
 
 
 async def _events(native: Native, asked: Asked) -> AsyncIterator[Event]:
