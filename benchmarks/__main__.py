@@ -28,6 +28,8 @@ ROWS = {
     "write": "writing.writing",
     "record": "record.record",
     "kills": "kills.kills",
+    "million": "endurance.million",
+    "soak": "endurance.soak",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -16,6 +17,10 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 
 _PARTS = 512  # the kernel takes 1024 buffers at once
 _GET_GENERATION = 0x80087601  # FS_IOC_GETVERSION of linux/fs.h
+_BEGIN = 2  # SYNC_FILE_RANGE_WRITE
+
+_sync_file_range = ctypes.CDLL(None).sync_file_range
+_sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,10 @@ class DiskFile:
     def sync(self) -> None:
         """Wait until the content, and what is needed to find it, is on the disk."""
         os.fdatasync(self.descriptor)
+
+    def hasten(self) -> None:
+        """Have the system begin to write what is not on the disk: then `sync` waits less. It may, it need not."""
+        _sync_file_range(self.descriptor, 0, 0, _BEGIN)
 
     def status(self) -> os.stat_result:
         """Length, times and numbers of the file as they are now."""

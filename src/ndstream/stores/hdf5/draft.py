@@ -21,6 +21,7 @@ _STRAIGHT = 128 * KiB
 _HEAD = 4 * KiB
 _PIECE = 1 * MiB
 _RUN = 64  # buffers written to the main file at once
+_HASTE = 4 * MiB  # that went straight, after which the disk may begin with them
 
 
 class Draft:
@@ -51,7 +52,7 @@ class Draft:
         self._log = log
         self._sync = sync
         self._overlay = Overlay()
-        self._small = self._unmarked = 0
+        self._small = self._unmarked = self._idle = 0
 
     def read(self, start: int, view: memoryview) -> None:
         """Fill `view` with the bytes at `start`; where the file has none they are zero."""
@@ -140,7 +141,7 @@ class Draft:
 
     def _begin(self) -> None:
         self._overlay.clear()
-        self.straight = self._small = self._unmarked = 0
+        self.straight = self._small = self._unmarked = self._idle = 0
 
     def _grow(self, stop: int) -> None:
         """Have zeros up to `stop` where there are bytes of before the file was made shorter."""
@@ -164,6 +165,10 @@ class Draft:
             self._log.mark(self._log.touch._replace(dirty=True))
         self.straight += len(view)
         self._put(start, start + len(view), [view])
+        self._idle += len(view)
+        if self._idle >= _HASTE:
+            self._idle = 0
+            self._main.hasten()
         self._refresh(len(view))
 
     def _lay_down(self, start: int, stop: int, view: memoryview) -> None:
