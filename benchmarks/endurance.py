@@ -8,10 +8,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from hashlib import blake2b
 
 import h5py
+import numpy as np
 import zmq
 
 from benchmarks.machine import memory
@@ -23,7 +24,7 @@ MESSAGES = 1_000_000
 QUEUE = 1000
 MINUTES = 3
 RATE = 100  # messages a second
-DATA = "entry_0001/data/data"
+DATA, NUMBERS = "entry_0001/data/data", "entry_0001/data/frame_number"
 MiB = 1 << 20
 MOST_GROWN = 32  # MiB
 
@@ -108,37 +109,47 @@ def soak(site: Site) -> Iterator[Row]:
     irregular = sum(counted[name] for name in ("gaps", "missing", "repeats", "reversals"))
     yield Row("soak: numbers that were missing, or not in order", irregular, "", None, at_most(0))
     yield Row("soak: messages that were not counted", whole - counted["messages_received"], "", None, at_most(0))
-    yield Row("soak: images that the follower did not see", count - follower.seen, "", None, at_most(0))
+    unseen = follower.missed + count - follower.next
+    yield Row("soak: images that the follower did not see", unseen, "", None, at_most(0))
     yield Row("soak: memory that grew, of any process", grown / MiB, "MiB", None, at_most(MOST_GROWN))
 
 
 class Follower(threading.Thread):
-    """Follows the images while they are recorded."""
+    """Follows the numbers of the images while they are recorded, from some image on.
+
+    Attributes
+    ----------
+    missed : int
+        Images between those that it saw, or that came in another order.
+    next : int
+        Number of the image that is to come.
+    """
 
     def __init__(self, url: str, count: int) -> None:
         super().__init__(daemon=True)
-        self.seen = 0
+        self.missed = self.next = 0
         self._url = url
         self._count = count
         self.start()
 
     def run(self) -> None:
-        """Count those that were there, and those that come."""
+        """Look at the numbers that come."""
         import ndstream
         from ndstream.errors import NDStreamError
 
         ndstream.disable_progress(True)
         while True:
             try:
-                dataset = ndstream.open(self._url, "run.h5")[DATA]
+                dataset = ndstream.open(self._url, "run.h5")[NUMBERS]
                 break
             except (NDStreamError, KeyError):
                 time.sleep(0.05)
-        coming = dataset.follow()
-        self.seen = dataset.len()
-        while self.seen < self._count:
-            self.seen += len(next(coming))
-        coming.close()
+        with closing(dataset.follow()) as coming:
+            while self.next < self._count:
+                numbers = next(coming)
+                expected = self.next or int(numbers[0])
+                self.next = int(numbers[-1]) + 1
+                self.missed += int(np.count_nonzero(numbers != np.arange(expected, expected + len(numbers))))
 
 
 def _grown(processes: dict[str, int], until: subprocess.Popen[str]) -> int:

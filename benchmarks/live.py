@@ -31,7 +31,7 @@ ROUNDS = 3
 CASES: dict[int, tuple[int, Budget, Budget]] = {
     1 * KB: (15_000, ratio_at_least(0.9), ratio_at_least(0.5)),
     100 * KB: (3_000, ratio_at_least(0.9), ratio_at_least(0.9)),
-    8192 * KB: (60, ratio_at_least(0.9), ratio_at_least(0.9)),
+    8192 * KB: (200, ratio_at_least(0.9), ratio_at_least(0.9)),
 }
 Kind = Literal["ours", "ours in asyncio", "bare pyzmq", "bare pyzmq, json", "mflow"]
 
