@@ -26,7 +26,7 @@ from benchmarks.table import Budget, Row, ratio_at_least
 
 KB = 1 << 10
 QUEUE = 1000
-ROUNDS = 3
+ROUNDS = 5
 #: Bytes of a message to how many are received in a turn, what is asked of us, and of our asyncio twin.
 CASES: dict[int, tuple[int, Budget, Budget]] = {
     1 * KB: (15_000, ratio_at_least(0.9), ratio_at_least(0.5)),

@@ -11,7 +11,7 @@ import msgpack
 import numpy as np
 import pytest
 from tests.protocols.rpc.conftest import Served
-from tests.protocols.rpc.peer import Peer, extended, from_map, packed
+from tests.protocols.rpc.peer import Peer, extended, frame, from_map, packed
 
 SUCCESS = "success"
 COMPOUND = np.array([(1, 2.5), (2, 3.5)], [("a", "<i4"), ("b", "<f8")])
@@ -204,3 +204,16 @@ def test_requests_are_answered_in_order(peer: Peer, group: str) -> None:
     for number in range(50):
         assert peer.reply()["status"] == SUCCESS
         assert len(from_map(peer.reply()["data"])) == number + 1
+
+
+def test_a_burst_of_small_reads_is_answered_in_order_with_what_cannot_be_read(peer: Peer, group: str) -> None:
+    assert peer.ask(command="append", path=group, data=[7])["status"] == SUCCESS
+    # More than are answered in one turn, in one write: they arrive together.
+    peer.socket.sendall(frame(packed(command="read", path=group)) * 100 + frame(packed(command="read", path="/none")))
+    peer.socket.sendall(frame(packed(command="read", path=group)) * 100)
+    for number in range(201):
+        reply = peer.reply()
+        if number == 100:
+            assert reply == {"status": "not_found"}
+        else:
+            assert from_map(reply["data"]).tolist() == [7]

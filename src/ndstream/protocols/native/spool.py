@@ -8,7 +8,8 @@ import os
 import tempfile
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 from ndstream.core.limits import MiB
 from ndstream.errors import StorageFull
@@ -64,11 +65,11 @@ class Spools:
                 if len(kept) >= _PIECE and total > _IN_MEMORY:
                     if file < 0:
                         file = self._take()
-                    await asyncio.to_thread(_write, file, kept, total - len(kept))
+                    await _finished(_write, file, kept, total - len(kept))
                     kept = bytearray()
             if file < 0:
                 return memoryview(bytes(kept))
-            await asyncio.to_thread(_write, file, kept, total - len(kept))
+            await _finished(_write, file, kept, total - len(kept))
             body = mmap.mmap(file, total, access=mmap.ACCESS_READ)
         except BaseException:
             if file >= 0:
@@ -85,6 +86,20 @@ class Spools:
             self._free.append(file)
         else:
             os.close(file)
+
+
+async def _finished(function: Callable[..., None], *arguments: Any) -> None:
+    """Call a function in a thread, and wait for its end even when cancelled: its file is given to others then."""
+    done = asyncio.get_running_loop().run_in_executor(None, function, *arguments)
+    cancelled = False
+    while not done.done():
+        try:
+            await asyncio.wait([done])
+        except asyncio.CancelledError:
+            cancelled = True
+    done.result()
+    if cancelled:
+        raise asyncio.CancelledError
 
 
 def _close(files: deque[int]) -> None:

@@ -41,6 +41,8 @@ T = TypeVar("T")
 
 _HEAVY = 64 * KiB
 """Bytes of a payload that is taken apart in a thread."""
+_AT_ONCE = 32
+"""Requests of one connection that are answered before others have their turn."""
 _BULKY = 1 * MiB
 """Bytes of arrays in a message that is put together in a thread."""
 _LINGER = 1.0
@@ -250,7 +252,9 @@ class Connection:
 
     def _answer_at_once(self) -> None:
         """Answer small reads whose data are at hand without a step of the event loop, as long as they come first."""
-        while self._waiting and not self._open and not self.link.unsent and not self._over:
+        for _ in range(min(len(self._waiting), _AT_ONCE)):
+            if self._open or self.link.unsent or self._over:
+                return
             payload = self._waiting[0]
             if not isinstance(payload, bytes) or self._expands(payload):
                 return

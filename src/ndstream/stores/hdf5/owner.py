@@ -235,9 +235,8 @@ class Owner(Worker):
         if group.done:
             self._stage(disk, group, batches)
             if request.publish and group.done:
-                with contextlib.suppress(
-                    NDStreamError
-                ):  # decided all the same; `Publish` tries again, and says why not
+                # It is decided, whatever comes of this: `Publish` tries again, and says why not.
+                with contextlib.suppress(NDStreamError):
                     disk.apply()
                     published = True
         effects = group.effects
