@@ -99,6 +99,30 @@ def test_who_may_not_write_is_refused_before_the_body_is_read(talk: Peer) -> Non
     assert talk.get("/write/a/f.h5").status == 405
 
 
+@pytest.mark.parametrize(("count", "released"), [(1, 1), (2000, 0)])
+def test_a_small_write_waits_for_its_commit_without_its_turn(talk: Peer, count: int, released: int) -> None:
+    body = msgpack.packb({"operations": [write([1, 2, 3, 4])] * count})
+    turns: list[None] = []
+
+    async def write_it() -> int:
+        incoming: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        sent: list[Message] = []
+
+        async def receive() -> Message:
+            return incoming.pop()
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        asked = scope("POST", "/write/a/f.h5", "", {"content-type": "application/x-msgpack"}, WRITER)
+        asked["ndstream.release"] = lambda: turns.append(None)
+        await talk.app(asked, receive, send)
+        return int(sent[0]["status"])
+
+    assert anyio.run(write_it) == 200
+    assert len(turns) == released
+
+
 def test_events_are_sent_as_they_happen_and_resumed_from_a_number(talk: Peer) -> None:
     for n in range(3):
         commit(talk, write([n, n, n, n]))
