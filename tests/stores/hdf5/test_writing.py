@@ -228,6 +228,35 @@ def test_readers_see_one_commit_never_half_of_two(tmp_path: Path) -> None:
     run(tmp_path, work)
 
 
+def test_who_comes_after_a_while_without_readers_sees_whole_commits_too(tmp_path: Path) -> None:
+    """Small commits that nobody reads between are carried out and put in place in one step."""
+
+    async def work(store: HDF5Store) -> None:
+        await store.apply("a.h5", WRITER, [dataset("/x", np.zeros((64, 1024), "<i4"))], create=True)
+        await collect(await store.read("a.h5", "/x", ANYBODY, None))  # now it is known where it is
+        assert store._owners is not None
+        owned = store._owners.get(str(tmp_path / "a.h5"))
+        assert owned is not None
+        shut = 0
+        for number in range(1, 60, 3):
+            for unread in range(3):
+                write = [Write(name="/x", data=payload(number + unread, "<i4"))]
+                commit = asyncio.create_task(store.apply("a.h5", WRITER, write))
+                if unread == 2:
+                    for _ in range(3):
+                        await asyncio.sleep(0)  # until it has begun
+                    shut += owned.gate.closed
+                    found = await collect(await store.read("a.h5", "/x", ANYBODY, None))
+                    assert (found == found.flat[0]).all()
+                    assert found.flat[0] in (number + 1, number + 2)
+                await commit
+            found = await collect(await store.read("a.h5", "/x", ANYBODY, None))
+            assert (found == number + 2).all()
+        assert shut
+
+    run(tmp_path, work)
+
+
 def test_a_long_read_goes_on_while_rows_are_appended(tmp_path: Path) -> None:
     async def work(store: HDF5Store) -> None:
         first = np.arange(400 * 1000, dtype="<i4").reshape(400, 1000)
