@@ -39,7 +39,8 @@ from ndstream.protocols.native.messages import (
     Reads,
 )
 from ndstream.protocols.native.service import PAGE, Answer, Native
-from ndstream.protocols.native.spool import Spools
+from ndstream.protocols.native.spool import spooled
+from ndstream.stores.spools import SpoolFiles
 from ndstream.wire.asgi import BodyTooLong, Outgoing, body_pieces, read_body
 from ndstream.wire.ndblock import HEAD, header_length
 from ndstream.wire.paths import virtual_path
@@ -64,7 +65,6 @@ _METHODS = {
     "events": "GET, OPTIONS",
 }
 _LONG_REQUEST = 1 << 16  # bytes; longer requests are decoded in a thread
-_SMALL = 1 << 16  # bytes of a write that is decoded at once, and may wait without a turn: connections are limited too
 _RETRY_AFTER = {"busy": b"1", "in-use": b"1", "worker": b"1"}
 _RELEASE = "ndstream.release"
 """What a server may put in the scope: a function that gives the turn of this request to the next one."""
@@ -132,7 +132,7 @@ class Endpoints:
         self._limits = service.limits
         self._native = Native(service)
         self._document = document
-        self._spools = Spools()
+        self._spools = SpoolFiles()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -211,18 +211,19 @@ class Endpoints:
     async def _write(self, asked: Asked) -> Answer:
         self._native.check_writable(asked.path, asked.access)
         if asked.content_type == BLOCKS:
-            body = await self._spools.receive(body_pieces(asked.receive), asked.length, self._limits.spool)
-            small = len(body) <= _SMALL
+            body = await spooled(body_pieces(asked.receive), asked.length, self._limits.spool, self._spools)
+            small = len(body) <= _LONG_REQUEST
             arguments = body, self._limits.document
             batch = _batch(*arguments) if small else await asyncio.to_thread(_batch, *arguments)
         else:
             json = _is_json(asked)
             whole = await read_body(asked.receive, asked.length, self._limits)
-            small = len(whole) <= _SMALL
+            small = len(whole) <= _LONG_REQUEST
             batch = codec.decode_request(whole, Batch, json=json)
             batch = Batch(operations=codec.attach(batch.operations, memoryview(b"")), create=batch.create)
         if small:
-            # What waits for the disk together is committed together: it should not wait for its turn before.
+            # What waits for the disk together is committed together: it should not wait for its turn before. It holds
+            # little memory, and there are only so many connections.
             _give_turn_back(asked)
         return await self._native.commit(
             asked.path,

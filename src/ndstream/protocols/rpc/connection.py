@@ -261,8 +261,8 @@ class Connection:
             try:
                 request = self._understand(payload)
                 reply = self._at_hand(request)
-            except Exception:  # noqa: BLE001 - whoever waits meets it again, and says it
-                return
+            except (_Misunderstood, NDStreamError, Refused):
+                return  # whoever waits meets it again, and says it
             if reply is None:
                 self._waiting[0] = request
                 return

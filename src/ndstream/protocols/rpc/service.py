@@ -143,7 +143,7 @@ class Commands:
     # -- reading --
 
     async def _read(self, command: m.Read, caller: Caller) -> Fields | Bulk | Parts:
-        most = caller.frame if command.max_bytes is None else min(command.max_bytes, caller.frame)
+        most = _longest(command, caller)
         try:
             data = await read_data(self._store, self._path, command, caller.access, self._limits)
         except NotFound as error:
@@ -176,7 +176,7 @@ class Commands:
         if reading is None:
             return None
         data = Data([reading], joined=False)
-        most = caller.frame if command.max_bytes is None else min(command.max_bytes, caller.frame)
+        most = _longest(command, caller)
         array = data.at_hand() if data.nbytes <= min(most, m.PIECE) else None
         if array is None or (data.maybe_serialized and command.selection is None):
             return None
@@ -437,6 +437,11 @@ class Commands:
 async def _events(store: WritableStore, path: str, access: Access, since: int | None) -> Parts:
     async for event in store.follow(path, access, since=since):
         yield {"event": msgspec.to_builtins(event)}
+
+
+def _longest(command: m.Read, caller: Caller) -> int:
+    """Bytes that a reply may have."""
+    return caller.frame if command.max_bytes is None else min(command.max_bytes, caller.frame)
 
 
 def _of_array(data: Data, array: NDArray[Any], caller: Caller) -> Fields:

@@ -32,9 +32,10 @@ from ndstream.stores.hdf5.library import Boxes, Fetch
 from ndstream.stores.hdf5.messages import Located
 from ndstream.stores.hdf5.plan import plan
 from ndstream.stores.hdf5.reading import LibraryReading, Means, PieceReading, ReadyReading, at_hand, whole
-from ndstream.stores.hdf5.spool import Spool, SpoolFiles, unspooled
+from ndstream.stores.hdf5.spool import Spool, unspooled
 from ndstream.stores.hdf5.stored import StoredChunkReading, StoredRows
 from ndstream.stores.hdf5.work import Copying, Decoding, Filling, Loading, Work, loaded_at_once
+from ndstream.stores.spools import SpoolFiles
 from ndstream.wire.buffers import BufferPool
 
 #: Runs or chunks that are read on the event loop before it is better to leave that to a thread.

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import math
-import os
-import tempfile
-from collections import deque
 from collections.abc import Iterator
-from pathlib import Path
 from threading import Condition, Lock
 from typing import Any
 
@@ -16,86 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndstream.core.selection import Part, Selection, Span, everything
-from ndstream.errors import Busy
 from ndstream.stores.hdf5.chunks import Chunks
 from ndstream.stores.hdf5.work import Parts
+from ndstream.stores.spools import SpoolFiles
 from ndstream.wire.buffers import BufferPool
-
-#: Spool files kept for the next band, and how much of each: their pages are in the page cache, and writing over
-#: pages that are there is many times as fast as having the kernel find new ones.
-_KEPT = 8
-_KEPT_BYTES = 256 << 20
-
-
-class SpoolFile:
-    """A temporary file without a name: gone when the last thread lets go of it, however the server ends."""
-
-    __slots__ = ("_fd", "_free")
-
-    def __init__(self, fd: int, free: deque[int]) -> None:
-        self._fd = fd
-        self._free = free
-
-    def __del__(self) -> None:
-        if len(self._free) >= _KEPT:
-            os.close(self._fd)
-            return
-        if os.fstat(self._fd).st_size > _KEPT_BYTES:
-            os.ftruncate(self._fd, _KEPT_BYTES)
-        self._free.append(self._fd)
-
-    def write(self, offset: int, data: NDArray[np.uint8]) -> None:
-        """Write all of `data` (uint8, contiguous) at `offset`; raises `Busy` when there is no room."""
-        rest = data.data
-        while rest:
-            try:
-                count = os.pwrite(self._fd, rest, offset)
-            except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                    raise Busy("no room for temporary files on the server") from error
-                raise
-            rest = rest[count:]
-            offset += count
-
-    def read(self, offset: int, out: NDArray[np.uint8]) -> None:
-        """Fill `out` (uint8, contiguous) with what was written at `offset`."""
-        rest = out.data
-        while rest:
-            count = os.preadv(self._fd, (rest,), offset)
-            if not count:
-                raise Busy("a temporary file of the server was cut short")
-            rest = rest[count:]
-            offset += count
-
-
-class SpoolFiles:
-    """Temporary files, used again by whoever comes next; safe to use from several threads at once."""
-
-    __slots__ = ("_free",)
-
-    def __init__(self) -> None:
-        self._free: deque[int] = deque()
-
-    def take(self) -> SpoolFile:
-        """Hand out a file of any content and length; it comes back when it is dropped."""
-        try:
-            return SpoolFile(self._free.pop(), self._free)
-        except IndexError:
-            return SpoolFile(_nameless(), self._free)
-
-    def clear(self) -> None:
-        """Close the files that are not in use."""
-        while self._free:
-            os.close(self._free.pop())
-
-
-def _nameless() -> int:
-    try:
-        fd, name = tempfile.mkstemp(prefix="ndstream-")
-        Path(name).unlink()
-    except OSError as error:
-        raise Busy(f"no temporary files on the server ({error.strerror})") from error
-    return fd
 
 
 class Spool:

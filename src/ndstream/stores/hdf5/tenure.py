@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 from ndstream.errors import NDStreamError, StorageFailed, WorkerDied
 from ndstream.stores.hdf5.jobs import Answer, Call, Job
 from ndstream.stores.hdf5.messages import Hello, Release, longest_reply
 from ndstream.stores.hdf5.process import Process
+from ndstream.stores.spools import nameless
 
 _MODULE = "ndstream.stores.hdf5.owner"
 #: Seconds that the process gets to let go of its file.
@@ -40,7 +39,10 @@ class Tenure:
         self._gone = asyncio.Event()
         self._closing = False
         self._broken = False
-        self.spool = _nameless()
+        try:
+            self.spool = nameless()
+        except OSError as error:
+            raise StorageFailed(f"no temporary files on the server ({error.strerror})") from error
         try:
             self._process = Process(self, hello, 0.0, _MODULE, (self.spool,))
         except BaseException:
@@ -108,12 +110,3 @@ class Tenure:
         self._gone.set()
         if not self._closing:
             self._on_end(self)
-
-
-def _nameless() -> int:
-    try:
-        descriptor, name = tempfile.mkstemp(prefix="ndstream-write-")
-        Path(name).unlink()
-    except OSError as error:
-        raise StorageFailed(f"no temporary files on the server ({error.strerror})") from error
-    return descriptor
