@@ -106,6 +106,48 @@ class Reading(Protocol):
         ...
 
 
+class Lent:
+    """Bytes of a file that is mapped: for the kernel to send, and for nobody to look at.
+
+    Whoever reads them in this process dies with SIGBUS if the file is cut short meanwhile; the kernel only fails
+    (EFAULT), and the connection ends. They are what they were when they were asked for once the kernel has them all.
+    """
+
+    __slots__ = ("_view",)
+
+    def __init__(self, view: memoryview) -> None:
+        self._view = view
+
+    def __len__(self) -> int:
+        return len(self._view)
+
+    def __getitem__(self, part: slice) -> Lent:
+        return Lent(self._view[part])
+
+    @property
+    def for_kernel(self) -> memoryview:
+        """To be handed to a system call as it is."""
+        return self._view
+
+
+@runtime_checkable
+class Lending(Protocol):
+    """What a `Reading` or `StoredReading` may offer besides, to who only hands buffers on to the kernel."""
+
+    def lend(self) -> AsyncIterator[memoryview | Lent]:
+        """Give what `buffers` gives, some of it without reading it: in its place in the page cache.
+
+        The next piece may be asked for only when the kernel has all of a `Lent` one: then the file is looked at again,
+        and iteration fails when it was written to meanwhile. The last piece is never lent.
+        """
+        ...
+
+
+def lent_or_read(reading: Reading | StoredReading, *, borrows: bool) -> AsyncIterator[memoryview | Lent]:
+    """Iterate over a reading, which may lend what it gives to who `borrows`."""
+    return reading.lend() if borrows and isinstance(reading, Lending) else reading.buffers()
+
+
 class Store(Protocol):
     """A tree of files with arrays in them.
 

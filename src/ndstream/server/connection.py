@@ -16,6 +16,7 @@ from termios import TIOCOUTQ
 from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvloop.loop import TCPTransport  # type: ignore[attr-defined] # its stubs do not know it
 
 from ndstream.core.limits import DEFAULT_LIMITS, SLOWEST, Limits
 from ndstream.core.ports import Scope
@@ -72,6 +73,15 @@ class Connection(HttpToolsProtocol):
         if self.transport is not None:
             self.transport.abort()
 
+    @property
+    def lends(self) -> bool:
+        """Whether what is sent goes to the kernel as it is: not through TLS, nor into a buffer of the event loop."""
+        return isinstance(self.transport, TCPTransport)
+
+    async def emptied(self) -> None:
+        """Wait until the kernel has all that was sent, or the connection is lost."""
+        await self.flow.drain()
+
     async def gone(self) -> None:
         """Wait until the connection is lost."""
         if not self.lost:
@@ -100,6 +110,8 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         """Take over the transport."""
         super().connection_made(transport)
+        if self.lends:
+            transport.set_write_buffer_limits(0)  # so that `emptied` means it
         self.app_state = {**self.app_state, _KEY: self}
         self._waiting_since = self.loop.time()
 

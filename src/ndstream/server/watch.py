@@ -48,6 +48,9 @@ class Watch:
         """Answer one request."""
         meter = self._meter
         exchange = _Exchange(scope, send, meter)
+        connection = exchange.connection
+        if connection is not None and connection.lends:
+            scope["ndstream.emptied"] = connection.emptied
         started = perf_counter()
         meter.active += 1
         try:

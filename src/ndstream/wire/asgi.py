@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from ndstream.core.limits import Limits
-from ndstream.core.ports import Receive, Send
+from ndstream.core.ports import Lent, Receive, Scope, Send
 from ndstream.errors import ConnectionLost, TooLarge
 from ndstream.wire.ndmsgpack import Buffer
 
@@ -66,15 +66,41 @@ async def _piece(receive: Receive) -> tuple[bytes, bool]:
     return message.get("body", b""), message.get("more_body", False)
 
 
-class Outgoing:
-    """Sends buffers in order, small ones together; long ones are never copied."""
+_EMPTIED = "ndstream.emptied"
+"""What a server may put in the scope: an async function that returns when the kernel has all that was sent."""
 
-    def __init__(self, send: Send) -> None:
+
+class Outgoing:
+    """Sends buffers in order, small ones together; long ones are never copied.
+
+    Parameters
+    ----------
+    scope
+        Of the request.
+    send
+    sized : bool
+        Whether the head said how long the body is. If not, the server would join what it is given with its framing.
+
+    Attributes
+    ----------
+    borrows : bool
+        Whether `put` takes what is `Lent`.
+    """
+
+    def __init__(self, scope: Scope, send: Send, *, sized: bool) -> None:
         self._send = send
         self._small = bytearray()
+        self._emptied: Callable[[], Awaitable[None]] | None = scope.get(_EMPTIED) if sized else None
+        self.borrows = self._emptied is not None
 
-    async def put(self, piece: Buffer) -> None:
-        """Send a buffer, or keep it for the next time."""
+    async def put(self, piece: Buffer | Lent) -> None:
+        """Send a buffer, or keep it for the next time; what is lent is sent when this returns."""
+        if isinstance(piece, Lent):
+            assert self._emptied is not None
+            await self.flush()
+            await self._send({"type": "http.response.body", "body": piece.for_kernel, "more_body": True})
+            await self._emptied()
+            return
         if len(self._small) + len(piece) <= _JOINED:
             self._small += piece
             return

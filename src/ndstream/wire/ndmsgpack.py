@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from ndstream.core.ports import Lent
 from ndstream.errors import DataError, ProtocolError
 from ndstream.wire.flow import Flow, read, read_into
 
@@ -106,9 +107,9 @@ class Bins:
         self._room = 0
         self._longest = longest
 
-    def cut(self, buffer: memoryview) -> list[Buffer]:
+    def cut(self, buffer: memoryview | Lent) -> list[Buffer | Lent]:
         """Take the next buffer (of single bytes) and give back what to send for it: headers, and views of it."""
-        pieces: list[Buffer] = []
+        pieces: list[Buffer | Lent] = []
         while len(buffer):
             if not self._room:
                 if not self._promised:

@@ -71,7 +71,7 @@ class Endpoints:
             await _refuse(send, error)
             return
         try:
-            await _send(answer, send, head_only=method == "HEAD")
+            await _send(answer, scope, send)
         finally:
             await answer.aclose()
 
@@ -111,22 +111,22 @@ async def _refuse(send: Send, error: NDStreamError, status: int | None = None, *
     await send({"type": "http.response.body", "body": body})
 
 
-async def _send(answer: Answer, send: Send, *, head_only: bool) -> None:
+async def _send(answer: Answer, scope: Scope, send: Send) -> None:
     """Send an answer; a failure on the way is raised, for the server to cut the connection."""
     length = answer.length
     headers = [_CONTENT_TYPE] if length is None else [_CONTENT_TYPE, (b"content-length", b"%d" % length)]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    if head_only:
+    if scope["method"] == "HEAD":
         await send({"type": "http.response.body", "body": b""})
         return
     if len(answer.parts) == 1 and isinstance(whole := answer.parts[0], bytes | memoryview):
         await send({"type": "http.response.body", "body": whole})
         return
-    out = Outgoing(send)
+    out = Outgoing(scope, send, sized=length is not None)
     for part in answer.parts:
         if isinstance(part, bytes | memoryview):
             await out.put(part)
         else:
-            async for piece in part.pieces():
+            async for piece in part.pieces(borrows=out.borrows):
                 await out.put(piece)
     await out.finish()

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from ndstream.core.dtypes import readable
-from ndstream.core.ports import Reading
+from ndstream.core.ports import Lent, Reading, lent_or_read
 from ndstream.errors import DataError, NDStreamError, UnsupportedDType
 from ndstream.protocols.hdfstream.codec import begin_elements, encode_elements, end_elements
 from ndstream.protocols.hdfstream.documents import carried, spelled
@@ -42,8 +42,8 @@ class Stream(Protocol):
         """The whole of it, when it is small and at hand."""
         ...
 
-    def pieces(self) -> AsyncIterator[Buffer]:
-        """Encoded bytes; iterate once."""
+    def pieces(self, *, borrows: bool = False) -> AsyncIterator[Buffer | Lent]:
+        """Encoded bytes; iterate once. Who `borrows` may be given some that are `Lent`."""
         ...
 
     async def aclose(self) -> None:
@@ -113,7 +113,7 @@ class ArrayStream:
             raise DataError(f"{len(data)} bytes came for an array of {self._nbytes}")
         return b"".join((self._prefix, bin_header(len(data)), data)) if len(data) else self._prefix
 
-    async def pieces(self) -> AsyncIterator[Buffer]:
+    async def pieces(self, *, borrows: bool = False) -> AsyncIterator[Buffer | Lent]:
         """See `Stream`."""
         yield self._prefix
         bins = Bins(self._nbytes)
@@ -123,11 +123,14 @@ class ArrayStream:
             narrowed = self._narrowed(stored)
             return narrowed if recast is None else recast(narrowed)
 
-        as_stored = recast is None and self._narrow is None
-        async for stored in self._reading.buffers():
-            buffer = stored if as_stored else await asyncio.to_thread(convert, stored)
-            for piece in bins.cut(buffer):
-                yield piece
+        if recast is None and self._narrow is None:
+            async for stored in lent_or_read(self._reading, borrows=borrows):
+                for piece in bins.cut(stored):
+                    yield piece
+        else:
+            async for buffer in self._reading.buffers():
+                for piece in bins.cut(await asyncio.to_thread(convert, buffer)):
+                    yield piece
         bins.finish()
 
     async def aclose(self) -> None:
@@ -171,7 +174,7 @@ class ElementStream:
         self._dtype = readable(reading.dtype) or reading.dtype
         self._head = begin_elements(reading.shape, self._count, extended=extended)
 
-    async def pieces(self) -> AsyncIterator[Buffer]:
+    async def pieces(self, *, borrows: bool = False) -> AsyncIterator[Buffer | Lent]:
         """See `Stream`."""
         yield self._head
         missing = self._count
@@ -198,10 +201,10 @@ class WatchedStream:
         self._failed = failed
         self.length = stream.length
 
-    async def pieces(self) -> AsyncIterator[Buffer]:
+    async def pieces(self, *, borrows: bool = False) -> AsyncIterator[Buffer | Lent]:
         """See `Stream`."""
         try:
-            async for piece in self._stream.pieces():
+            async for piece in self._stream.pieces(borrows=borrows):
                 yield piece
         except NDStreamError as error:
             self._failed(error)

@@ -405,17 +405,17 @@ async def _send(answer: Answer, asked: Asked, send: Send) -> None:
     if len(answer.parts) == 1 and isinstance(whole := answer.parts[0], bytes | memoryview):
         await send({"type": "http.response.body", "body": whole})
         return
-    out = Outgoing(send)
+    out = Outgoing(asked.scope, send, sized=length is not None)
     for part in answer.parts:
         if isinstance(part, bytes | memoryview):
             await out.put(part)
             continue
-        async with aclosing(_pieces(part)) as pieces:
+        async with aclosing(_pieces(part, borrows=out.borrows)) as pieces:
             async for piece in pieces:
                 await out.put(piece)
     await out.finish()
 
 
-async def _pieces(part: Any) -> Any:
-    async for piece in part.pieces():
+async def _pieces(part: Any, *, borrows: bool) -> Any:
+    async for piece in part.pieces(borrows=borrows):
         yield piece

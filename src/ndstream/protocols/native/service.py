@@ -19,7 +19,17 @@ from ndstream.core import model
 from ndstream.core.dtypes import DType, is_fixed, memory_size
 from ndstream.core.limits import MiB
 from ndstream.core.operations import Committed, Event
-from ndstream.core.ports import Access, Detail, Reading, Service, StoredChunks, StoredReading, WritableStore
+from ndstream.core.ports import (
+    Access,
+    Detail,
+    Lent,
+    Reading,
+    Service,
+    StoredChunks,
+    StoredReading,
+    WritableStore,
+    lent_or_read,
+)
 from ndstream.core.selection import Selection
 from ndstream.core.selection.plain import from_plain
 from ndstream.errors import (
@@ -71,8 +81,8 @@ class Stream(Protocol):
         """Bytes that will come, when that is known."""
         ...
 
-    def pieces(self) -> AsyncIterator[Buffer]:
-        """What to send; iterate once."""
+    def pieces(self, *, borrows: bool = False) -> AsyncIterator[Buffer | Lent]:
+        """What to send; iterate once. Who `borrows` may be given some that is `Lent`."""
         ...
 
     async def aclose(self) -> None:
@@ -386,10 +396,10 @@ class Bytes:
         self._reading = reading
         self.length: int | None = length
 
-    async def pieces(self) -> AsyncIterator[Buffer]:
+    async def pieces(self, *, borrows: bool = False) -> AsyncIterator[Buffer | Lent]:
         """See `Stream`; a reading that gives more or less than it promised fails."""
         missing = self.length or 0
-        async for buffer in self._reading.buffers():
+        async for buffer in lent_or_read(self._reading, borrows=borrows):
             missing -= len(buffer)
             if missing < 0:
                 break
@@ -411,7 +421,7 @@ class Frames:
         self._reading = reading
         self._dtype: DType = reading.dtype
 
-    async def pieces(self) -> AsyncIterator[Buffer]:
+    async def pieces(self, *, borrows: bool = False) -> AsyncIterator[Buffer | Lent]:
         """See `Stream`."""
         missing = prod(self._reading.shape)
         async for elements in self._reading.elements():

@@ -8,8 +8,10 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
+from ndstream.core.ports import Lent
 from ndstream.errors import Corrupt, Replaced
 from ndstream.stores.hdf5.generation import generation_of
+from ndstream.stores.hdf5.pages import lend
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # not to hang on what became a pipe
 _NOT_NOW = frozenset({errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL})
@@ -98,6 +100,10 @@ class OpenFile:
                 return False
             raise Corrupt(f"the file cannot be read ({error.strerror})") from error
 
+    def lend(self, offset: int, count: int) -> Lent | None:
+        """Lend bytes instead of reading them, if the page cache has them all; `check` again when they are sent."""
+        return lend(self._fd, offset, count)
+
 
 class Descriptor:
     """A descriptor of a file, closed when the last reference to it is dropped.
@@ -145,6 +151,10 @@ class LiveFile(OpenFile):
 
     def check(self) -> None:
         """Do nothing: whether it may be read is for the gate of its owner to say."""
+
+    def lend(self, offset: int, count: int) -> Lent | None:
+        """Lend nothing: its owner may write while the kernel still sends."""
+        return None
 
 
 class Descriptors:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ndstream.core.dtypes import DType
 from ndstream.core.limits import Limits
+from ndstream.core.ports import Lent
 from ndstream.core.selection import Selection
 from ndstream.errors import UnsupportedDType
 from ndstream.stores.hdf5.budget import Budget
@@ -113,16 +114,16 @@ class _Pending:
 class _Made:
     """A piece that was at hand."""
 
-    __slots__ = ("_budget", "_out", "held")
+    __slots__ = ("_budget", "_piece", "held")
 
-    def __init__(self, out: NDArray[np.uint8], budget: Budget) -> None:
-        self.held = out.nbytes
-        self._out = out
+    def __init__(self, piece: memoryview | Lent, budget: Budget) -> None:
+        self.held = len(piece)
+        self._piece = piece
         self._budget = budget
 
-    async def made(self) -> memoryview:
+    async def made(self) -> memoryview | Lent:
         """Give it."""
-        return self._out.data
+        return self._piece
 
     def sent(self) -> None:
         """Count its memory as free."""
@@ -171,10 +172,11 @@ class PieceReading:
         self._watch = watch
         self._refresh = refresh or _keep
         self._next: Work | None = None
+        self._left = nbytes  # not given to the receiver yet
         self._pending: deque[_Pending | _Made] = deque()
         self._closed = False
 
-    async def buffers(self) -> AsyncIterator[memoryview]:
+    def buffers(self) -> AsyncIterator[memoryview]:
         """Elements as bytes in C order, in pieces of about `Limits.piece`, some pieces being read ahead.
 
         Raises
@@ -183,22 +185,32 @@ class PieceReading:
             When the file changed since it was located.
         Corrupt
         """
+        return self._pieces(lends=False)
+
+    def lend(self) -> AsyncIterator[memoryview | Lent]:
+        """Give the same, but for what the page cache has: see `ndstream.core.ports.Lending`."""
+        return self._pieces(lends=True)
+
+    async def _pieces(self, *, lends: bool) -> AsyncIterator[Any]:
         most = self._means.limits.piece
         try:
-            while await self._read_ahead():
+            while await self._read_ahead(lends=lends):
                 whole = await self._pending[0].made()
                 # Now, not after the last byte was sent: the receiver must not take for complete what is not.
                 self._file.check()
+                self._left -= len(whole)
                 for start in range(0, len(whole), most):
                     yield whole[start : start + most]
                     if self._closed:
                         return
+                if isinstance(whole, Lent):
+                    self._file.check()
                 del whole
                 self._pending.popleft().sent()
         finally:
             await self.aclose()
 
-    async def _read_ahead(self) -> bool:
+    async def _read_ahead(self, *, lends: bool) -> bool:
         """Hand work to the threads as far as the budgets allow; False when there is nothing left.
 
         What can be read at once is, and nothing ahead of it: its buffer is sent while the cache has it.
@@ -215,7 +227,7 @@ class PieceReading:
                     # Who reads and never has to wait would keep everybody else from it for ever.
                     await asyncio.sleep(0)
                 await self._until_ready(cost)
-                if isinstance(work, Loading) and self._load_now(work):
+                if isinstance(work, Loading) and self._load_now(work, lends=lends):
                     break
             elif not self._may_go_on() or not self._may_hold(cost) or not self._means.budget.spare(cost):
                 break
@@ -223,13 +235,17 @@ class PieceReading:
             self._pending.append(_Pending(work, self._means, self._watch))
         return bool(self._pending)
 
-    def _load_now(self, work: Loading) -> bool:
-        """Read a piece here if the page cache has it: handing it to a thread would take longer than copying it."""
-        out = self._means.pool.take(work.nbytes)
-        if not work.run_now(out):
-            return False
+    def _load_now(self, work: Loading, *, lends: bool) -> bool:
+        """Lend or read a piece here if the page cache has it: handing it to a thread would take longer than copying."""
+        # The last piece is never lent: what was is checked once more, and then it must not be complete yet.
+        piece: Lent | memoryview | None = work.lend() if lends and work.nbytes < self._left else None
+        if piece is None:
+            out = self._means.pool.take(work.nbytes)
+            if not work.run_now(out):
+                return False
+            piece = out.data
         self._next = None
-        self._pending.append(_Made(out, self._means.budget))
+        self._pending.append(_Made(piece, self._means.budget))
         return True
 
     def _may_go_on(self) -> bool:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ndstream.core.limits import Limits
 from ndstream.core.model import Dataset
+from ndstream.core.ports import Lent
 from ndstream.core.selection import Selection, Span
 from ndstream.errors import Replaced
 from ndstream.stores.hdf5.descriptors import OpenFile
@@ -96,6 +97,10 @@ class StoredChunkReading:
     def buffers(self) -> AsyncIterator[memoryview]:
         """The chunks one behind the other, in pieces."""
         return self._reading.buffers()
+
+    def lend(self) -> AsyncIterator[memoryview | Lent]:
+        """Give the same, but for what the page cache has: see `ndstream.core.ports.Lending`."""
+        return self._reading.lend()
 
     async def aclose(self) -> None:
         """Give back what the reading holds."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndstream.core.limits import Limits, MiB
+from ndstream.core.ports import Lent
 from ndstream.core.selection import Part, Selection
 from ndstream.stores.hdf5.chunks import Chunks
 from ndstream.stores.hdf5.descriptors import OpenFile
@@ -122,6 +123,10 @@ class Loading:
                 return False
             at += count
         return True
+
+    def lend(self) -> Lent | None:
+        """Lend the piece instead, if it is one range that can be."""
+        return self._file.lend(*self._ranges[0]) if len(self._ranges) == 1 else None
 
     def stop(self) -> None:
         """Do nothing: it is short work."""
