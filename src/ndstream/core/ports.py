@@ -45,8 +45,9 @@ class Access:
 
 
 def _below(path: str, directories: frozenset[str]) -> bool:
-    parts = path.split("/") if path else []
-    return any("/".join(parts[:n]) in directories for n in range(len(parts) + 1))
+    while path and path not in directories:
+        path = path.rpartition("/")[0]
+    return path in directories
 
 
 ANYBODY = Access()

@@ -90,13 +90,11 @@ class Application:
         """Answer a request, or start and stop with the server (`lifespan`)."""
         scope["ndstream.stopping"] = self._stopping
         if scope["type"] == "http":
-            page = self._pages.get(scope["path"])
-            if page is not None:
-                await page(scope, receive, send)
-                return
-            await _answer_below(self._protocols, self._unknown, scope, receive, send)
+            app = self._pages.get(scope["path"]) or _below(self._protocols, scope) or self._unknown
+            await app(scope, receive, send)
         elif scope["type"] == "websocket":
-            await _answer_below(self._sockets, self._no_socket, scope, receive, send)
+            app = _below(self._sockets, scope) or self._no_socket
+            await app(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._live(receive, send)
         else:
@@ -242,19 +240,15 @@ class Application:
         return welcome.answer(html=wants_html(scope))
 
 
-async def _answer_below(
-    apps: Mapping[str, ASGIApp], other: ASGIApp, scope: Scope, receive: Receive, send: Send
-) -> None:
-    """Let the application of the prefix that the path begins with answer, or if there is none `other`."""
+def _below(apps: Mapping[str, ASGIApp], scope: Scope) -> ASGIApp | None:
+    """Find the application of the prefix that the path begins with; it sees the rest of the path."""
     path: str = scope["path"]
     end = path.find("/", 1)
     prefix = path if end < 0 else path[:end]
     app = apps.get(prefix)
-    if app is None:
-        await other(scope, receive, send)
-        return
-    scope["root_path"] = scope.get("root_path", "") + prefix
-    await app(scope, receive, send)
+    if app is not None:
+        scope["root_path"] = scope.get("root_path", "") + prefix
+    return app
 
 
 def _open_store(config: Config, counters: Counters) -> Store:

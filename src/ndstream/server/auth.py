@@ -12,7 +12,7 @@ import logging
 import secrets
 from base64 import b64decode
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from hashlib import blake2b
@@ -213,8 +213,8 @@ class Authenticated:
         self._app = app
         self._authenticator = authenticator
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Answer one request; who is known already waits for nothing here."""
         client = scope.get("client")
         address = client[0] if client else ""
         access: Access | None = None
@@ -222,17 +222,20 @@ class Authenticated:
             if name == b"authorization":
                 access = self._authenticator.remembered(value)
                 if access is None:
-                    try:
-                        access = await self._authenticator.check(value, address)
-                    except NotAuthenticated:
-                        await _REFUSAL.send(send)
-                        return
-                    except Busy:
-                        await _TOO_MANY.send(send)
-                        return
+                    return self._check(value, address, scope, receive, send)
                 break
         scope["ndstream.access"] = access or self._authenticator.anonymous(address)
-        await self._app(scope, receive, send)
+        return self._app(scope, receive, send)
+
+    async def _check(self, credentials: bytes, address: str, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            scope["ndstream.access"] = await self._authenticator.check(credentials, address)
+        except NotAuthenticated:
+            await _REFUSAL.send(send)
+        except Busy:
+            await _TOO_MANY.send(send)
+        else:
+            await self._app(scope, receive, send)
 
 
 _REFUSAL = Answer(

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import perf_counter
 
 from ndstream.core.ports import Access, ASGIApp, Message, Receive, Scope, Send
@@ -108,21 +108,22 @@ class _Exchange:
         self.sent = 0
         self._send = send
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Awaitable[None]:
         """Pass on, and raise `ConnectionLost` when nobody takes the rest: uvicorn would drop it in silence."""
-        if message["type"] == "http.response.start":
+        kind = message["type"]
+        if kind == "http.response.start":
             self.status = message["status"]
-            if self.status >= 500:
-                message = self._identified(message)
-            await self._send(message)
-            return
-        if message["type"] == "websocket.accept":
+            return self._send(self._identified(message) if self.status >= 500 else message)
+        if kind == "websocket.accept":
             self.status = SWITCHED
         length = len(message.get("body", b"")) or len(message.get("text", ""))
         self.sent += length
         self.meter.sent += length
+        return self._send_part(message) if message.get("more_body") else self._send(message)
+
+    async def _send_part(self, message: Message) -> None:
         await self._send(message)
-        if self.connection is not None and message.get("more_body") and self.connection.broken:
+        if self.connection is not None and self.connection.broken:
             raise ConnectionLost("the client went away")
 
     def _identified(self, message: Message) -> Message:

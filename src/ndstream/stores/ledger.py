@@ -30,7 +30,7 @@ class Ledger:
         self._events: deque[Event] = deque(maxlen=events)
         self._keys: OrderedDict[str, Committed] = OrderedDict()
         self._most = keys
-        self._news = asyncio.Event()
+        self._news: asyncio.Event | None = None  # while somebody waits
 
     def repeated(self, key: str | None) -> Committed | None:
         """Find what came of the batch that had this key."""
@@ -49,8 +49,9 @@ class Ledger:
         """Remember a commit, and tell those who follow."""
         self.number = number
         self._events.append(Event(number=number, changes=tuple(changes), complete=complete))
-        self._news.set()
-        self._news = asyncio.Event()
+        if self._news is not None:
+            self._news.set()
+            self._news = None
 
     def skip_to(self, number: int) -> None:
         """Note that there were commits up to `number` of which nothing more is known."""
@@ -70,4 +71,6 @@ class Ledger:
 
     async def news(self) -> None:
         """Wait for the next commit."""
+        if self._news is None:
+            self._news = asyncio.Event()
         await self._news.wait()

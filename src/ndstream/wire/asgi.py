@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from ndstream.core.limits import Limits
-from ndstream.core.ports import Lent, Receive, Scope, Send
+from ndstream.core.ports import Lent, Message, Receive, Scope, Send
 from ndstream.errors import ConnectionLost, TooLarge
 from ndstream.wire.ndmsgpack import Buffer
 
@@ -26,7 +26,7 @@ async def body_pieces(receive: Receive) -> AsyncIterator[bytes]:
     """
     more = True
     while more:
-        piece, more = await _piece(receive)
+        piece, more = _piece(await receive())
         yield piece
 
 
@@ -47,7 +47,7 @@ async def read_body(receive: Receive, length: int, limits: Limits) -> bytes | by
     body: bytes | bytearray = bytearray()
     more = length <= limits.request_body
     while more:
-        piece, more = await _piece(receive)
+        piece, more = _piece(await receive())
         if not more and not body:
             body = piece  # most requests come in one piece: no copy
         else:
@@ -58,9 +58,8 @@ async def read_body(receive: Receive, length: int, limits: Limits) -> bytes | by
     return body
 
 
-async def _piece(receive: Receive) -> tuple[bytes, bool]:
-    """Next piece of a body, and whether more follow."""
-    message = await receive()
+def _piece(message: Message) -> tuple[bytes, bool]:
+    """The piece of a body in a message, and whether more follow."""
     if message["type"] == "http.disconnect":
         raise ConnectionLost("the client went away before its request was complete")
     return message.get("body", b""), message.get("more_body", False)

@@ -21,6 +21,7 @@ from ndstream.core.limits import Limits
 from ndstream.core.model import Filter
 from ndstream.core.operations import (
     Append,
+    Committed,
     CreateDataset,
     CreateGroup,
     Delete,
@@ -435,6 +436,36 @@ def test_fifty_writers_lose_nothing(tmp_path: Path) -> None:
         await asyncio.gather(*(client(number) for number in range(50)))
         assert sorted(await collect(await store.read("a.h5", "/t", ANYBODY, None))) == list(range(500))
         assert await store.commit_number("a.h5", ANYBODY) == 501
+
+    run(tmp_path, work)
+
+
+def test_who_gives_up_does_not_take_the_outcome_from_who_sent_the_same_again(tmp_path: Path) -> None:
+    async def work(store: HDF5Store) -> None:
+        await store.apply("a.h5", WRITER, [table("/t", "<i8")], create=True)
+
+        def begin(number: int, key: str) -> asyncio.Task[Committed]:
+            row = Append(name="/t", data=payload([number], "<i8"))
+            return asyncio.create_task(store.apply("a.h5", WRITER, [row], key=key))
+
+        assert store._owners is not None
+        owned = store._owners.get(str(tmp_path / "a.h5"))
+        assert owned is not None
+        async with owned._turn:  # what comes meanwhile has to wait
+            before = begin(0, "before")
+            for _ in range(3):
+                await asyncio.sleep(0)
+            first, unwanted, again = begin(1, "same"), begin(2, "unwanted"), begin(1, "same")
+            for _ in range(3):
+                await asyncio.sleep(0)
+            first.cancel()
+            unwanted.cancel()
+            await asyncio.wait([first, unwanted])
+        committed = await again
+        assert committed.repeated
+        assert (await before).number < committed.number
+        assert (await collect(await store.read("a.h5", "/t", ANYBODY, None))).tolist() == [0, 1]
+        assert not (await begin(2, "unwanted")).repeated
 
     run(tmp_path, work)
 

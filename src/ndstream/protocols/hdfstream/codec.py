@@ -26,6 +26,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode_body = msgspec.msgpack.Decoder(Body).decode
 _INTEGER = re.compile(r"[+-]?[0-9]{1,10}", re.ASCII)
 _EMPTY_MAP = b"\x80"
+_LONG_MAPS = {0xDE: 2, 0xDF: 4}  # tags of msgpack maps to the bytes of their lengths
 
 
 # -- requests --
@@ -94,7 +95,7 @@ def _parse_body(body: bytes | bytearray, limits: Limits) -> Request:
 
 def _count_keys(body: bytes | bytearray) -> int:
     """Number of entries that a msgpack map announces; the decoder itself says nothing of repeated keys."""
-    size = {0xDE: 2, 0xDF: 4}.get(body[0], 0)
+    size = _LONG_MAPS.get(body[0], 0)
     return int.from_bytes(body[1 : 1 + size], "big") if size else body[0] & 0x0F
 
 

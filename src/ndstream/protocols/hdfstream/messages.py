@@ -7,7 +7,6 @@ itself (SPEC.md, "Our extension").
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
@@ -32,8 +31,7 @@ class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     slice: Raw | UnsetType = UNSET
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Slices:
+class Slices(msgspec.Struct, frozen=True, eq=False):
     """Ranges of an array, one behind the other along the first axis.
 
     Parameters
@@ -53,8 +51,7 @@ class Slices:
         return len(self.extents) + (self.many is not None)
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """What is asked of a path: about itself, or about an object of the file, or for elements of a dataset.
 
     `limit` is the most bytes that the data of one dataset may have to come with its description.

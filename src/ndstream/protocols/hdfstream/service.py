@@ -10,8 +10,10 @@ import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
+
+import msgspec
 
 from ndstream.core.model import Directory, File, Group, Node
 from ndstream.core.ports import Access, Detail, Reading, Service
@@ -36,8 +38,7 @@ _REMEMBERED = 4096  # datasets known to fail half way
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """What to send: buffers, and streams between them. Close it, whatever happens."""
 
     parts: tuple[Part, ...]
@@ -230,7 +231,7 @@ class HDFStream:
 
 def _revealed(path: str, request: Request) -> Iterator[tuple[str, Request]]:
     """What a request may mean besides what it says, the most literal first."""
-    plain = None if request.object is None else replace(request, object=reveal(request.object))
+    plain = None if request.object is None else msgspec.structs.replace(request, object=reveal(request.object))
     if plain and plain != request:
         yield path, plain
     if reveal(path) != path:

@@ -100,7 +100,11 @@ class ArrayStream:
         shape = reading.shape if extended else reading.shape + dims
         self._nbytes = prod(reading.shape) * prod(dims) * wire.target.itemsize
         self._prefix = _prefix(wire, shape, self._nbytes, extended=extended)
-        self.length: int | None = encoded_length(self._prefix, self._nbytes)
+
+    @property
+    def length(self) -> int | None:
+        """See `Stream`."""
+        return encoded_length(self._prefix, self._nbytes)
 
     @property
     def ready(self) -> Buffer | None:

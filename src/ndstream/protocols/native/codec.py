@@ -259,7 +259,7 @@ def _checked(payload: Payload, data: Any) -> Payload:
         data = _packed(payload.dtype, shape, data)
     if not isinstance(data, bytes | memoryview) or len(data) != size * prod(shape):
         raise InvalidRequest(f"a payload of shape {shape} needs {size * prod(shape)} bytes")
-    return msgspec.structs.replace(payload, data=data)
+    return payload if data is payload.data else msgspec.structs.replace(payload, data=data)
 
 
 def _packed(dtype: DType, shape: tuple[int, ...], values: list[Any]) -> bytes:
@@ -279,8 +279,8 @@ def _with_payloads(operation: Operation, change: Callable[[Payload], Payload]) -
         return msgspec.structs.replace(operation, values=values)
     data = getattr(operation, "data", None)
     if isinstance(data, Payload):
-        changed: Operation = msgspec.structs.replace(operation, data=change(data))
-        return changed
+        payload = change(data)
+        return operation if payload is data else msgspec.structs.replace(operation, data=payload)
     assert data is None or isinstance(operation, CreateDataset)
     return operation
 

@@ -87,9 +87,10 @@ class Asked:
         query: bytes = scope["query_string"]
         self.query: Mapping[str, str] = _query(query) if query else {}
 
-    def header(self, name: str) -> str:
+    def header(self, name: bytes) -> str:
         """Value of a header; "" when it is not there."""
-        return self.headers.get(name.encode(), b"").decode("latin-1").strip()
+        value = self.headers.get(name)
+        return value.decode("latin-1").strip() if value is not None else ""
 
     def number(self, name: str, default: int) -> int:
         """Value of a parameter that counts something."""
@@ -101,7 +102,7 @@ class Asked:
     @property
     def length(self) -> int:
         """Bytes that the head says the body has; 0 when it does not say."""
-        text = self.header("content-length")
+        text = self.header(b"content-length")
         return int(text) if text.isdecimal() else 0
 
     @property
@@ -116,12 +117,12 @@ class Asked:
             if _FORMS.get(form) not in offered:
                 raise InvalidRequest(f"no format {form!r} here")
             return _FORMS[form]
-        return _best(self.header("accept"), offered)
+        return _best(self.header(b"accept"), offered)
 
     @property
     def content_type(self) -> str:
         """Media type of the body."""
-        named = self.header("content-type").partition(";")[0].strip().lower()
+        named = self.header(b"content-type").partition(";")[0].strip().lower()
         return _ALIASES.get(named, named)
 
 
@@ -192,7 +193,7 @@ class Endpoints:
                 )
             case "data":
                 reads = await self._reads(asked)
-                match_tag = _tag(asked.header("if-match"))
+                match_tag = _tag(asked.header(b"if-match"))
                 return await native.data(asked.path, reads, asked.access, asked.accepted(_DATA_TYPES), match=match_tag)
             case "write":
                 return await self._write(asked)
@@ -229,8 +230,8 @@ class Endpoints:
             asked.path,
             batch,
             asked.access,
-            match=_tag(asked.header("if-match")),
-            key=asked.header(KEY_HEADER) or None,
+            match=_tag(asked.header(b"if-match")),
+            key=asked.header(KEY_HEADER.encode()) or None,
             json=asked.wants_json,
         )
 
@@ -263,7 +264,7 @@ async def _events(native: Native, asked: Asked) -> AsyncIterator[Event]:
 
     Who follows waits most of the time, and should not keep the same user's requests waiting.
     """
-    last = asked.header("last-event-id") or asked.query.get("since")
+    last = asked.header(b"last-event-id") or asked.query.get("since")
     since = None if last is None else _number(last, "the number of a commit")
     events = await native.events(asked.path, asked.access, since)
     _give_turn_back(asked)
@@ -278,8 +279,8 @@ def _give_turn_back(asked: Asked) -> None:
 
 def _check_origin(asked: Asked) -> None:
     """Refuse pages of other sites: browsers send passwords with their sockets, and ask nobody whether they may."""
-    origin = asked.header("origin")
-    if origin and urlsplit(origin).netloc.lower() != asked.header("host").lower():
+    origin = asked.header(b"origin")
+    if origin and urlsplit(origin).netloc.lower() != asked.header(b"host").lower():
         raise Forbidden(f"a page of {origin} cannot follow what is here")
 
 
@@ -315,9 +316,10 @@ def _name(asked: Asked) -> str:
 
 
 def _is_json(asked: Asked) -> bool:
-    if asked.content_type not in (JSON, MSGPACK):
-        raise UnsupportedMediaType(f"a body must be {JSON} or {MSGPACK}, not {asked.content_type or 'without a type'}")
-    return asked.content_type == JSON
+    kind = asked.content_type
+    if kind not in (JSON, MSGPACK):
+        raise UnsupportedMediaType(f"a body must be {JSON} or {MSGPACK}, not {kind or 'without a type'}")
+    return kind == JSON
 
 
 def _best(accept: str, offered: tuple[str, ...]) -> str:
@@ -357,7 +359,7 @@ def _tag(header: str) -> str | None:
 
 def _has_it(asked: Asked, tag: str) -> bool:
     """Whether If-None-Match names the answer."""
-    header = asked.header("if-none-match")
+    header = asked.header(b"if-none-match")
     if not header or not tag:
         return False
     return header == "*" or any(each.strip().removeprefix("W/").strip('"') == tag for each in header.split(","))

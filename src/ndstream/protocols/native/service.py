@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from math import prod
 from typing import Any, Protocol, TypeAlias
@@ -93,14 +93,13 @@ class Stream(Protocol):
 Part: TypeAlias = bytes | memoryview | Stream
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """What to send; close it, whatever happens. `tag` is the entity tag, without quotes."""
 
     media_type: str
     parts: tuple[Part, ...]
     tag: str = ""
-    headers: tuple[tuple[bytes, bytes], ...] = field(default=())
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
     @property
     def length(self) -> int | None:
@@ -286,8 +285,8 @@ class Native:
 
     # -- writing --
 
-    def check_writable(self, path: str, access: Access) -> WritableStore:
-        """Find what writes, before the body of a request is read.
+    def check_writable(self, path: str, access: Access) -> None:
+        """Make sure that this user may write, before the body of a request is read.
 
         Raises
         ------
@@ -300,13 +299,13 @@ class Native:
             raise NotFound(f"no such path: {path}")
         if self._writing is None or not access.writes(path):
             raise Forbidden(f"{path} is served read-only" + (f" to {access.user}" if access.user else ""))
-        return self._writing
 
     async def commit(
         self, path: str, batch: Batch, access: Access, *, match: str | None, key: str | None, json: bool
     ) -> Answer:
-        """Carry out a batch."""
-        store = self.check_writable(path, access)
+        """Carry out a batch, of somebody who may (`check_writable`)."""
+        store = self._writing
+        assert store is not None
         condition = None if match is None else await self._condition(path, match, access)
         owned = None if key is None else f"{access.user or ''}:{key}"
         committed: Committed = await store.apply(

@@ -12,6 +12,7 @@ import os
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from time import monotonic
 
@@ -34,13 +35,17 @@ _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLON
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Found:
     """A regular file, confined: its real path, and which state of it was there."""
 
     real: str
-    generation: str
     status: os.stat_result
+
+    @cached_property
+    def generation(self) -> str:
+        """Name of that state."""
+        return generation_of(self.status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +152,7 @@ class Catalog:
         real, status = self._find(path, self._check(path, access))
         if not stat.S_ISREG(status.st_mode):
             raise _not_found(path)
-        found = Found(real, generation_of(status), status)
+        found = Found(real, status)
         self._trusted.put(key, _Trusted(self._place(path), found, monotonic() + TRUST), _CACHE_ENTRY)
         return found
 
@@ -244,7 +249,7 @@ class Catalog:
             return None
         if now.st_mtime_ns == then.st_mtime_ns and now.st_size == then.st_size:
             return found
-        return Found(found.real, generation_of(now), now) if self.holds(found.real, now) else None
+        return Found(found.real, now) if self.holds(found.real, now) else None
 
     def _find(self, path: str, hidden: frozenset[str]) -> tuple[str, os.stat_result]:
         descriptor, real, status = self._pin(path, hidden)

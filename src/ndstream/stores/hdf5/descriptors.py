@@ -37,7 +37,7 @@ class OpenFile:
         When the path leads to another state of the file, or nowhere.
     """
 
-    __slots__ = ("_fd", "generation")
+    __slots__ = ("_fd", "_status", "generation")
 
     def __init__(self, path: str, generation: str) -> None:
         self._fd = -1
@@ -46,7 +46,9 @@ class OpenFile:
             self._fd = os.open(path, _FLAGS)
         except OSError as error:
             raise Replaced(f"the file cannot be opened any more ({error.strerror})") from error
-        self.check()
+        self._status = os.fstat(self._fd)
+        if generation_of(self._status) != generation:
+            raise Replaced("the file changed before it was read")
 
     def __del__(self) -> None:
         if self._fd >= 0:
@@ -54,7 +56,8 @@ class OpenFile:
 
     def check(self) -> None:
         """Raise `Replaced` when the file was written to since its generation was taken."""
-        if generation_of(os.fstat(self._fd)) != self.generation:
+        now, then = os.fstat(self._fd), self._status
+        if now.st_mtime_ns != then.st_mtime_ns or now.st_size != then.st_size:
             raise Replaced("the file changed while it was read")
 
     def read(self, offset: int, out: NDArray[np.uint8]) -> None:

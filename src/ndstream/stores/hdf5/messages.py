@@ -6,10 +6,12 @@ order. No pickles: a worker reads files that nobody vouches for, and what it say
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from ndstream.core.dtypes import item_size
 from ndstream.core.model import Dataset, Node
 from ndstream.core.operations import Change, Committed, Operation, Outcome
 from ndstream.stores.hdf5.layout import Layout
@@ -146,7 +148,7 @@ class Described(msgspec.Struct, frozen=True, kw_only=True, tag="described"):
     lasting: bool
 
 
-class Located(msgspec.Struct, frozen=True, kw_only=True, tag="located"):
+class Located(msgspec.Struct, frozen=True, kw_only=True, tag="located", dict=True):
     """Answer to `Locate`: the description without attributes, the layout, and the file that it is in.
 
     `file` and `generation` differ from those of the target when an external link was followed.
@@ -156,6 +158,11 @@ class Located(msgspec.Struct, frozen=True, kw_only=True, tag="located"):
     layout: Layout
     file: str
     generation: str
+
+    @cached_property
+    def itemsize(self) -> int | None:
+        """Bytes of an element; None when the type is not fixed. Looked up once: many reads begin with it."""
+        return item_size(self.dataset.dtype)
 
 
 class Fetched(msgspec.Struct, frozen=True, kw_only=True, tag="fetched"):

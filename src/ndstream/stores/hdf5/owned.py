@@ -13,8 +13,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -61,7 +60,20 @@ class _Entry:
     batch: Batch
     nbytes: int
     create: bool
-    answer: asyncio.Future[Committed]
+    #: Of those who wait: each has its own, since one that gives up must not take the outcome from others.
+    answers: list[asyncio.Future[Committed]] = field(default_factory=list)
+    settled: bool = False
+
+    def settle(self, outcome: Committed | NDStreamError) -> None:
+        """Tell those who wait what came of it."""
+        self.settled = True
+        for answer in self.answers:
+            if answer.done():
+                continue
+            if isinstance(outcome, Committed):
+                answer.set_result(outcome)
+            else:
+                answer.set_exception(type(outcome)(*outcome.args))
 
 
 class Owned:
@@ -92,7 +104,7 @@ class Owned:
         self._queue: deque[_Entry] = deque()
         self._queued = 0
         self._room = asyncio.Event()
-        self._under_way: dict[str, asyncio.Future[Committed]] = {}
+        self._under_way: dict[str, _Entry] = {}
         self._committing: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
         self._tenure: Tenure | None = None
@@ -180,27 +192,34 @@ class Owned:
         known = self.ledger.repeated(batch.key)
         if known is not None:
             return known
-        if batch.key is not None and batch.key in self._under_way:
-            first = await asyncio.shield(self._under_way[batch.key])
-            return msgspec.structs.replace(first, repeated=True)
-        nbytes = sum(map(_nbytes, batch.operations))
-        entry = _Entry(batch, nbytes, create, asyncio.get_running_loop().create_future())
-        entry.answer.add_done_callback(_look)
+        first = self._under_way.get(batch.key) if batch.key is not None else None
+        if first is not None:
+            return msgspec.structs.replace(await self._outcome(first), repeated=True)
+        entry = _Entry(batch, sum(map(_nbytes, batch.operations)), create)
         if batch.key is not None:
-            self._under_way[batch.key] = entry.answer
-            entry.answer.add_done_callback(partial(self._forget, batch.key))
+            self._under_way[batch.key] = entry
         try:
             await self._put(entry)
-            return await asyncio.shield(entry.answer)
+        except BaseException:
+            self._forget(entry)
+            entry.settle(Busy("whoever sent this batch first has given up"))
+            raise
+        return await self._outcome(entry)
+
+    async def _outcome(self, entry: _Entry) -> Committed:
+        """Wait for what comes of an entry; when nobody does any more, it leaves the queue."""
+        answer: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
+        entry.answers.append(answer)
+        try:
+            return await answer
         except asyncio.CancelledError:
-            if entry in self._queue:
+            entry.answers.remove(answer)
+            if not answer.cancelled():
+                answer.exception()  # looked at, though nobody wants it any more
+            if not entry.answers and entry in self._queue:
                 self._queue.remove(entry)
                 self._drop(entry)
-                entry.answer.cancel()
             raise
-
-    def _forget(self, key: str, _: asyncio.Future[Committed]) -> None:
-        self._under_way.pop(key, None)
 
     async def _put(self, entry: _Entry) -> None:
         while self._queued and self._queued + entry.nbytes > self._limits.write_queue:
@@ -216,6 +235,15 @@ class Owned:
     def _drop(self, entry: _Entry) -> None:
         self._queued -= entry.nbytes
         self._room.set()
+        self._forget(entry)
+
+    def _forget(self, entry: _Entry) -> None:
+        if entry.batch.key is not None:
+            self._under_way.pop(entry.batch.key, None)
+
+    def _settle(self, entry: _Entry, outcome: Committed | NDStreamError) -> None:
+        self._drop(entry)
+        entry.settle(outcome)
 
     async def _commit_all(self) -> None:
         if self._idle is not None:
@@ -247,9 +275,8 @@ class Owned:
 
     def _fail(self, group: list[_Entry], error: NDStreamError) -> None:
         for entry in group:
-            if not entry.answer.done():
-                self._drop(entry)
-                entry.answer.set_exception(type(error)(*error.args))
+            if not entry.settled:
+                self._settle(entry, error)
 
     async def _commit(self, group: list[_Entry]) -> list[_Entry]:
         """Carry out a group; returns those that are to be sent again."""
@@ -281,15 +308,13 @@ class Owned:
             if self._tenure is tenure:
                 self.gate.open()
         for entry, result in zip(group, applied.results, strict=False):
-            self._drop(entry)
             if isinstance(result, Done):
                 committed = Committed(number=result.number, outcomes=result.outcomes)
                 if entry.batch.key is not None:
                     self.ledger.remember({entry.batch.key: committed})
-                if not entry.answer.done():
-                    entry.answer.set_result(committed)
-            elif not entry.answer.done():
-                entry.answer.set_exception(by_code(result.code)(result.message))
+                self._settle(entry, committed)
+            else:
+                self._settle(entry, by_code(result.code)(result.message))
         return group[len(applied.results) :]
 
     def _not_repeated(self, group: list[_Entry]) -> list[_Entry]:
@@ -299,10 +324,8 @@ class Owned:
             known = self.ledger.repeated(entry.batch.key)
             if known is None:
                 left.append(entry)
-                continue
-            self._drop(entry)
-            if not entry.answer.done():
-                entry.answer.set_result(known)
+            else:
+                self._settle(entry, known)
         return left
 
     async def _publish(self, target: Target, applied: Applied) -> None:
@@ -477,12 +500,6 @@ def _exists(path: str) -> bool:
     return os.path.lexists(path)
 
 
-def _look(answer: asyncio.Future[Committed]) -> None:
-    """Look at the outcome: nobody else may, when who waited was cancelled."""
-    if not answer.cancelled():
-        answer.exception()
-
-
 def _nbytes(operation: Operation) -> int:
     payload = getattr(operation, "data", None)
     if not isinstance(payload, Payload):
@@ -496,25 +513,24 @@ def _nbytes(operation: Operation) -> int:
 def _spooled(batches: tuple[Batch, ...], spool: int) -> tuple[Batch, ...]:
     """Move large data out of batches into the file that the owner shares; in a thread."""
     end = 0
-    made = []
-    for batch in batches:
-        operations = list(batch.operations)
-        for index, operation in enumerate(operations):
-            payload = getattr(operation, "data", None)
-            if not isinstance(payload, Payload) or isinstance(payload.data, list) or payload.data is None:
-                continue
-            view = memoryview(payload.data).cast("B")
-            if view.nbytes <= _INLINE:
-                plain = (
-                    payload if isinstance(payload.data, bytes) else msgspec.structs.replace(payload, data=bytes(view))
-                )
-            else:
-                where = Spooled(offset=end, nbytes=view.nbytes)
-                plain = msgspec.structs.replace(payload, data=msgspec.to_builtins(where))
-                end += _write(spool, end, view)
-            operations[index] = msgspec.structs.replace(operation, data=plain)
-        made.append(msgspec.structs.replace(batch, operations=tuple(operations)))
-    return tuple(made)
+
+    def moved(operation: Operation) -> Operation:
+        nonlocal end
+        payload = getattr(operation, "data", None)
+        if not isinstance(payload, Payload) or isinstance(payload.data, list) or payload.data is None:
+            return operation
+        if isinstance(payload.data, bytes) and len(payload.data) <= _INLINE:
+            return operation
+        view = memoryview(payload.data).cast("B")
+        if view.nbytes <= _INLINE:
+            plain: Any = bytes(view)
+        else:
+            plain = msgspec.to_builtins(Spooled(offset=end, nbytes=view.nbytes))
+            end += _write(spool, end, view)
+        payload = msgspec.structs.replace(payload, data=plain)
+        return msgspec.structs.replace(operation, data=payload)
+
+    return tuple(msgspec.structs.replace(batch, operations=tuple(map(moved, batch.operations))) for batch in batches)
 
 
 def _write(spool: int, offset: int, view: memoryview) -> int:

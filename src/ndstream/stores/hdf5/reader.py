@@ -113,8 +113,7 @@ class Reader:
         ready = self.at_hand(located, selection, file=file)
         if ready is not None:
             return ready
-        dtype = located.dataset.dtype
-        itemsize = item_size(dtype)
+        dtype, itemsize = located.dataset.dtype, located.itemsize
         assert itemsize is not None and not isinstance(layout, Inline)
         nbytes = selection.count * itemsize
         if file is None:
@@ -140,8 +139,7 @@ class Reader:
         layout = located.layout
         if isinstance(layout, Library):
             return None
-        dtype = located.dataset.dtype
-        itemsize = item_size(dtype)
+        dtype, itemsize = located.dataset.dtype, located.itemsize
         if itemsize is None:
             raise UnsupportedDType(f"elements of this type are not stored as bytes: {dtype}")
         nbytes = selection.count * itemsize
