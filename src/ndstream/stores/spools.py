@@ -112,6 +112,16 @@ class SpoolFiles:
             os.close(self._free.pop())
 
 
+def mapped(descriptor: int, nbytes: int, offset: int = 0) -> memoryview:
+    """Bytes of a file, read-only, mapped now rather than page by page.
+
+    What the kernel copies from pages that are not mapped yet, it copies in small pieces: a large write to a file takes
+    twice as long, and then the disk as well.
+    """
+    flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
+    return memoryview(mmap.mmap(descriptor, nbytes, flags, mmap.PROT_READ, offset=offset))
+
+
 def nameless() -> int:
     """Open a temporary file that has no name; raises plain `OSError`."""
     descriptor, name = tempfile.mkstemp(prefix="ndstream-")

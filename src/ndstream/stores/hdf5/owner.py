@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import mmap
 import os
 import resource
 import signal
@@ -55,6 +54,7 @@ from ndstream.stores.hdf5.messages import (
 from ndstream.stores.hdf5.open_files import OpenFile, OpenFiles, number_of
 from ndstream.stores.hdf5.worker import Channel, Worker, available_filters, confine, die_with_parent
 from ndstream.stores.hdf5.writer import Effects, Writer, mergeable
+from ndstream.stores.spools import mapped
 
 with contextlib.suppress(ImportError):
     import hdf5plugin  # noqa: F401  # importing it registers its filters
@@ -388,7 +388,7 @@ def _alike(batches: list[Batch]) -> int:
 
 
 def _is_buffer(payload: Payload) -> bool:
-    return isinstance(payload.data, bytes | bytearray | memoryview | mmap.mmap)
+    return isinstance(payload.data, bytes | bytearray | memoryview)
 
 
 def _payloads(batch: Batch) -> list[Payload]:
@@ -412,8 +412,8 @@ def _filled(operation: Operation, spool: int) -> Operation:
         where = msgspec.convert(payload.data, Spooled)
     except msgspec.ValidationError:
         raise InvalidRequest("data is bytes or a list") from None
-    view = memoryview(mmap.mmap(spool, where.nbytes, offset=where.offset, access=mmap.ACCESS_READ))
-    return msgspec.structs.replace(operation, data=msgspec.structs.replace(payload, data=view))
+    data = mapped(spool, where.nbytes, where.offset)
+    return msgspec.structs.replace(operation, data=msgspec.structs.replace(payload, data=data))
 
 
 def _limits(request: Take) -> Limits:
