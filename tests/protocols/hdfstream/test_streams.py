@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ndstream.core import dtypes
 from ndstream.core.limits import DEFAULT_LIMITS
 from ndstream.core.model import File, Group, SoftLink
-from ndstream.core.ports import ANYBODY, Reading, Service
+from ndstream.core.ports import ANYBODY, Lent, Reading, Service
 from ndstream.errors import DataError, InvalidSelection, OutOfBounds, UnsupportedDType
 from ndstream.protocols.hdfstream import codec
 from ndstream.protocols.hdfstream.cache import DocumentCache
@@ -80,6 +80,7 @@ def ask(store: Any, slices: Any, *, extended: bool = False) -> Any:
                 body += part
             else:
                 async for piece in part.pieces():
+                    assert not isinstance(piece, Lent)
                     body += piece
         assert answer.length in (None, len(body))
         await answer.aclose()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ndstream.core.limits import KiB, MiB
-from ndstream.stores.hdf5.disk import DiskFile
+from ndstream.stores.hdf5.disk import HASTE, DiskFile
 from ndstream.stores.hdf5.log import REFRESH, Log, touch_of
 from ndstream.stores.hdf5.overlay import ZEROS, Overlay
 
@@ -21,7 +21,6 @@ _STRAIGHT = 128 * KiB
 _HEAD = 4 * KiB
 _PIECE = 1 * MiB
 _RUN = 64  # buffers written to the main file at once
-_HASTE = 4 * MiB  # that went straight, after which the disk may begin with them
 
 
 class Draft:
@@ -52,7 +51,7 @@ class Draft:
         self._log = log
         self._sync = sync
         self._overlay = Overlay()
-        self._small = self._unmarked = self._idle = 0
+        self._small = self._unmarked = 0
 
     def read(self, start: int, view: memoryview) -> None:
         """Fill `view` with the bytes at `start`; where the file has none they are zero."""
@@ -141,7 +140,7 @@ class Draft:
 
     def _begin(self) -> None:
         self._overlay.clear()
-        self.straight = self._small = self._unmarked = self._idle = 0
+        self.straight = self._small = self._unmarked = 0
 
     def _grow(self, stop: int) -> None:
         """Have zeros up to `stop` where there are bytes of before the file was made shorter."""
@@ -164,11 +163,10 @@ class Draft:
         if not self.straight:
             self._log.mark(self._log.touch._replace(dirty=True))
         self.straight += len(view)
-        self._put(start, start + len(view), [view])
-        self._idle += len(view)
-        if self._idle >= _HASTE:
-            self._idle = 0
-            self._main.hasten()
+        for at in range(0, len(view), HASTE):
+            piece = view[at : at + HASTE]
+            self._put(start + at, start + at + len(piece), [piece])
+            self._main.hasten(len(piece))
         self._refresh(len(view))
 
     def _lay_down(self, start: int, stop: int, view: memoryview) -> None:
@@ -195,6 +193,7 @@ class Draft:
                 self._log.read(position, piece)
                 position += len(piece)
             self._put(start, start + len(piece), [piece])
+            self._main.hasten(len(piece))
             self._refresh(len(piece))
             start += len(piece)
 

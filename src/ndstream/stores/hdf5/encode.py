@@ -16,10 +16,12 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ndstream.core.limits import MiB
 from ndstream.core.model import Filter
 from ndstream.stores.hdf5.checksum import fletcher32
 from ndstream.stores.hdf5.decoders import DEFLATE, FLETCHER32, LZF, SHUFFLE, ZSTD
 from ndstream.stores.hdf5.plugins import library
+from ndstream.wire.buffers import BufferPool
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -31,6 +33,8 @@ Encoder: TypeAlias = Callable[[Bytes, tuple[int, ...]], "Bytes | None"]
 Deflate: TypeAlias = Callable[[Bytes, int], bytes | bytearray]
 
 _QUICK = 4
+#: For what stands between two filters: fresh memory would cost a third of the time.
+_scratch = BufferPool(64 * MiB)
 
 
 class Encoding:
@@ -178,7 +182,7 @@ def _shuffle(data: Bytes, options: tuple[int, ...]) -> Bytes:
     if width == 1 or count <= 1:
         return data
     whole = count * width
-    out = np.empty_like(data)
+    out = _scratch.take(data.size)
     native = _native()
     if native is not None and width <= 255:
         native(width, whole, data.ctypes.data, out.ctypes.data)

@@ -129,6 +129,7 @@ class Log:
             position = self._base
             self._append(Kind.PART, data, [Extent(offset, len(data), False)])
             self._clear()
+            self.file.hasten(len(data))
             return position
         if self._fill + len(data) > _BUFFER or len(self._extents) >= _MANY:
             self._flush()
