@@ -62,10 +62,15 @@ def into(memory: list[bytearray]) -> Callable[[Prefix], memoryview]:
     return destination
 
 
+def cut(bins: Bins, pieces: list[bytes]) -> list[bytes]:
+    parts = [part for piece in pieces for part in bins.cut(memoryview(piece))]
+    return [bytes(part) for part in parts if not isinstance(part, Lent)]
+
+
 def encode(element: Any, kind: str, shape: Sequence[int], pieces: list[bytes], longest: int = LONGEST_BIN) -> bytes:
     nbytes = sum(map(len, pieces))
     bins = Bins(nbytes, longest)
-    sent = [bytes(part) for piece in pieces for part in bins.cut(memoryview(piece))]
+    sent = cut(bins, pieces)
     bins.finish()
     return write_prefix(element, kind, shape, nbytes) + b"".join(sent)
 
@@ -111,8 +116,7 @@ def test_any_spelling_of_a_type_comes_through(element: Any) -> None:
 def test_long_arrays_go_in_full_bins_but_the_last() -> None:
     pieces = [bytes([n]) * 7 for n in range(5)]
     bins = Bins(35, longest=10)
-    cut = [part for piece in pieces for part in bins.cut(memoryview(piece))]
-    sent = b"".join(part for part in cut if not isinstance(part, Lent))
+    sent = b"".join(cut(bins, pieces))
     bins.finish()
     read = msgpack.unpackb(array_header(4) + sent)
     assert [len(part) for part in read] == [10, 10, 10, 5]

@@ -14,7 +14,7 @@ import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
@@ -43,6 +43,7 @@ from ndstream.stores.hdf5.tenure import Tenure
 from ndstream.stores.ledger import Ledger
 
 T = TypeVar("T")
+_Place: TypeAlias = tuple[int, memoryview]  # offset in the file that the owner shares, bytes
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +52,10 @@ _BATCHES = 4096
 _BYTES = 64 * MiB
 #: Data of an operation that is not sent with the message, but in the file beside it.
 _INLINE = 64 * KiB
+#: What of such data is written in one step, by how many threads; each begins at a whole number of pages.
+_PIECE = 4 * MiB
+_SHARES = 2
+_PAGES = 64 * KiB
 #: Datasets of which it is remembered when they changed.
 _TOUCHED = 1 << 16
 
@@ -289,10 +294,8 @@ class Owned:
         assert tenure is not None
         batches = tuple(entry.batch for entry in group)
         small = all(entry.nbytes <= _INLINE for entry in group)
-        if small:  # not worth a thread
-            batches = _spooled(batches, tenure.spool)
-        else:
-            batches = await asyncio.to_thread(_spooled, batches, tenure.spool)
+        batches, places = _placed(batches)
+        await _spool(places, tenure.spool)
         # While nobody reads, readers may be kept out for all of a small commit: that saves a way to the owner and back.
         quiet = small and not self.gate.visited and not self._watches.any
         self.gate.visited = False
@@ -510,8 +513,9 @@ def _nbytes(operation: Operation) -> int:
         return 256 + sum(len(item) + 16 if isinstance(item, bytes) else 64 for item in payload.data or ())
 
 
-def _spooled(batches: tuple[Batch, ...], spool: int) -> tuple[Batch, ...]:
-    """Move large data out of batches into the file that the owner shares; in a thread."""
+def _placed(batches: tuple[Batch, ...]) -> tuple[tuple[Batch, ...], list[_Place]]:
+    """Move large data out of batches; returns them, and what belongs where in the file that the owner shares."""
+    places: list[_Place] = []
     end = 0
 
     def moved(operation: Operation) -> Operation:
@@ -526,16 +530,25 @@ def _spooled(batches: tuple[Batch, ...], spool: int) -> tuple[Batch, ...]:
             plain: Any = bytes(view)
         else:
             plain = msgspec.to_builtins(Spooled(offset=end, nbytes=view.nbytes))
-            end += _write(spool, end, view)
+            places.extend((end + at, view[at : at + _PIECE]) for at in range(0, view.nbytes, _PIECE))
+            end += -(-view.nbytes // _PAGES) * _PAGES
         payload = msgspec.structs.replace(payload, data=plain)
         return msgspec.structs.replace(operation, data=payload)
 
-    return tuple(msgspec.structs.replace(batch, operations=tuple(map(moved, batch.operations))) for batch in batches)
+    moved_all = [msgspec.structs.replace(batch, operations=tuple(map(moved, batch.operations))) for batch in batches]
+    return tuple(moved_all), places
 
 
-def _write(spool: int, offset: int, view: memoryview) -> int:
-    """Write a buffer; returns the room that it takes, in whole pages."""
-    done = 0
-    while done < view.nbytes:
-        done += os.pwrite(spool, view[done : done + 4 * MiB], offset + done)
-    return -(-view.nbytes // 65536) * 65536
+async def _spool(places: list[_Place], spool: int) -> None:
+    """Write data to where it belongs, in threads; when this returns none of them writes any more."""
+    shares = [asyncio.to_thread(_write, places[first::_SHARES], spool) for first in range(min(_SHARES, len(places)))]
+    for outcome in await asyncio.gather(*shares, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
+
+
+def _write(places: list[_Place], spool: int) -> None:
+    for offset, view in places:
+        done = 0
+        while done < view.nbytes:
+            done += os.pwrite(spool, view[done:], offset + done)
