@@ -6,6 +6,7 @@ import ctypes
 import mmap
 import os
 import sys
+from collections.abc import Callable
 
 import numpy as np
 
@@ -16,8 +17,18 @@ _LENT = 256 << 10
 _CACHESTAT = 451  # number of the system call (Linux 6.5) on every processor; the C library has no function for it
 _CACHED = 0  # of its five results, the pages that are in memory
 
-# With the GIL held: it takes microseconds, and a thread that decodes would take longer to give the GIL back.
-_syscall = ctypes.PyDLL(None).syscall if sys.platform == "linux" else None
+
+def _find_syscall() -> Callable[[int, int, int, int, int], int] | None:
+    if sys.platform != "linux":
+        return None
+    # With the GIL held: it takes microseconds, and a thread that decodes would take longer to give the GIL back.
+    function = ctypes.PyDLL(None).syscall
+    function.argtypes = (ctypes.c_long, ctypes.c_uint, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint)
+    function.restype = ctypes.c_long
+    return function
+
+
+_syscall = _find_syscall()
 
 
 def lend(fd: int, offset: int, count: int) -> Lent | None:
@@ -41,7 +52,7 @@ def _is_cached(fd: int, offset: int, count: int) -> bool:
         return False
     asked = np.array((offset, count), np.uint64)
     found = np.empty(5, np.uint64)
-    if _syscall(_CACHESTAT, fd, ctypes.c_void_p(asked.ctypes.data), ctypes.c_void_p(found.ctypes.data), 0):
+    if _syscall(_CACHESTAT, fd, asked.ctypes.data, found.ctypes.data, 0):
         return False
     pages = (offset + count - 1) // mmap.PAGESIZE - offset // mmap.PAGESIZE + 1
     if found[_CACHED] != pages:
