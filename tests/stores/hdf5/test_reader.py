@@ -18,13 +18,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ndstream.core.dtypes import Foreign, Integer, String
-from ndstream.core.limits import Limits
+from ndstream.core.limits import Limits, MiB
 from ndstream.core.model import Dataset
+from ndstream.core.ports import Lending, Lent
 from ndstream.core.selection import Selection, everything, ranges, select
 from ndstream.errors import Corrupt, Replaced, TooLarge, UnsupportedDType
 from ndstream.stores.hdf5.decode import Pipeline
 from ndstream.stores.hdf5.layout import Chunked, Library
 from ndstream.stores.hdf5.messages import Located
+from ndstream.stores.hdf5.pages import lend
 from ndstream.stores.hdf5.reader import Reader
 from ndstream.testing.strategies import grids, selections, shapes
 
@@ -272,6 +274,53 @@ def test_a_file_that_is_cut_short_never_looks_complete(
                 pass
 
     _run(Limits(piece=64_000, request_memory=300_000), work)
+
+
+@pytest.fixture
+def bulk(tmp_path: Path) -> tuple[Path, NDArray[np.uint8]]:
+    """A file of which a reading lends something."""
+    path, values = tmp_path / "bulk.h5", np.random.default_rng(2).integers(0, 256, 7 * MiB, np.uint8)
+    with h5py.File(path, "w") as file:
+        file["x"] = values
+    with path.open("rb") as file:
+        if lend(file.fileno(), 0, MiB) is None:
+            pytest.skip("this kernel does not say what is in memory")
+    return path, values
+
+
+def test_bulk_data_is_lent_but_for_its_end(bulk: tuple[Path, NDArray[np.uint8]], locate: Locate) -> None:
+    path, values = bulk
+
+    async def work(reader: Reader) -> None:
+        reading = await reader.open(locate(path, "x"), everything(values.shape), _no_fetch)
+        assert isinstance(reading, Lending)
+        pieces = [piece async for piece in reading.lend()]
+        assert [isinstance(piece, Lent) for piece in pieces] == [True, True, True, False]
+        found = [bytes(piece.for_kernel if isinstance(piece, Lent) else piece) for piece in pieces]
+        assert b"".join(found) == values.tobytes()
+
+    _run(Limits(), work)
+
+
+@pytest.mark.parametrize("sent", [1, 2, 3])
+def test_what_is_written_to_while_it_is_lent_never_looks_complete(
+    bulk: tuple[Path, NDArray[np.uint8]], locate: Locate, sent: int
+) -> None:
+    path, values = bulk
+
+    async def work(reader: Reader) -> None:
+        reading = await reader.open(locate(path, "x"), everything(values.shape), _no_fetch)
+        assert isinstance(reading, Lending)
+        came = 0
+        with pytest.raises(Replaced):
+            async for piece in reading.lend():
+                came += 1
+                assert isinstance(piece, Lent)
+                if came == sent:
+                    os.utime(path, ns=(1, 1))
+        assert came == sent
+
+    _run(Limits(), work)
 
 
 def test_damaged_chunks_are_reported(gzipped: tuple[Path, NDArray[np.float32]], locate: Locate) -> None:

@@ -37,8 +37,6 @@ class Selection:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the result."""
-        if not self.joint and not self.dropped:
-            return tuple([axis.count for axis in self.axes])
         if not self.joint:
             return tuple([axis.count for number, axis in enumerate(self.axes) if number not in self.dropped])
         kept = [self.axes[number].count for number in self._alone()]

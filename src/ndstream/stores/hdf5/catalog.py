@@ -21,7 +21,7 @@ from ndstream.core.model import HDF5_MEDIA_TYPE, Directory, File
 from ndstream.core.ports import ANYBODY, Access
 from ndstream.errors import Busy, ConfigError, DataError, InvalidRequest, NDStreamError, NotFound
 from ndstream.stores.hdf5.cache import ByteCache
-from ndstream.stores.hdf5.generation import generation_of
+from ndstream.stores.hdf5.generation import generation_of, is_unwritten
 from ndstream.stores.hdf5.listing import DEEPEST, Listing, file_of, is_text, real_path
 from ndstream.stores.hdf5.media import MediaTypes
 from ndstream.stores.hdf5.notes import Notes
@@ -247,7 +247,7 @@ class Catalog:
         then = found.status
         if now.st_ino != then.st_ino or now.st_dev != then.st_dev:
             return None
-        if now.st_mtime_ns == then.st_mtime_ns and now.st_size == then.st_size:
+        if is_unwritten(then, now):
             return found
         return Found(found.real, now) if self.holds(found.real, now) else None
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ndstream.core.ports import Lent
 from ndstream.errors import Corrupt, Replaced
-from ndstream.stores.hdf5.generation import generation_of
+from ndstream.stores.hdf5.generation import generation_of, is_unwritten
 from ndstream.stores.hdf5.pages import lend
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # not to hang on what became a pipe
@@ -56,8 +56,7 @@ class OpenFile:
 
     def check(self) -> None:
         """Raise `Replaced` when the file was written to since its generation was taken."""
-        now, then = os.fstat(self._fd), self._status
-        if now.st_mtime_ns != then.st_mtime_ns or now.st_size != then.st_size:
+        if not is_unwritten(self._status, os.fstat(self._fd)):
             raise Replaced("the file changed while it was read")
 
     def read(self, offset: int, out: NDArray[np.uint8]) -> None:

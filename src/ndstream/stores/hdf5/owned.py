@@ -294,8 +294,11 @@ class Owned:
         assert tenure is not None
         batches = tuple(entry.batch for entry in group)
         small = all(entry.nbytes <= _INLINE for entry in group)
-        batches, places = _placed(batches)
-        await _spool(places, tenure.spool)
+        if small:  # nothing of it belongs in the file, and it is not worth a thread
+            batches, _ = _placed(batches)
+        else:
+            batches, places = await asyncio.to_thread(_placed, batches)
+            await _spool(places, tenure.spool)
         # While nobody reads, readers may be kept out for all of a small commit: that saves a way to the owner and back.
         quiet = small and not self.gate.visited and not self._watches.any
         self.gate.visited = False

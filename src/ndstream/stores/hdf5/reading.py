@@ -196,15 +196,14 @@ class PieceReading:
         try:
             while await self._read_ahead(lends=lends):
                 whole = await self._pending[0].made()
-                # Now, not after the last byte was sent: the receiver must not take for complete what is not.
+                # Now, not after the last byte was sent: the receiver must not take for complete what is not. This is
+                # for the pieces lent before as well: the kernel has them by now.
                 self._file.check()
                 self._left -= len(whole)
                 for start in range(0, len(whole), most):
                     yield whole[start : start + most]
                     if self._closed:
                         return
-                if isinstance(whole, Lent):
-                    self._file.check()
                 del whole
                 self._pending.popleft().sent()
         finally:
@@ -237,7 +236,7 @@ class PieceReading:
 
     def _load_now(self, work: Loading, *, lends: bool) -> bool:
         """Lend or read a piece here if the page cache has it: handing it to a thread would take longer than copying."""
-        # The last piece is never lent: what was is checked once more, and then it must not be complete yet.
+        # The last piece is never lent: the check before it is the last one of what was.
         piece: Lent | memoryview | None = work.lend() if lends and work.nbytes < self._left else None
         if piece is None:
             out = self._means.pool.take(work.nbytes)

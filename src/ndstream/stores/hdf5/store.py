@@ -135,11 +135,8 @@ class HDF5Store:
                 return await self._owners.read(owned, name, access, selection)
             kept = await self._located(found, name, access)
             try:
-                choice = chosen(selection, kept, name)
-                ready = self._reader.at_hand(kept, choice)
-                if ready is not None:
-                    return ready
-                return await self._reader.open(kept, choice, self._fetch(_target(found, name, access)))
+                target = _target(found, name, access)
+                return await self._reader.open(kept, chosen(selection, kept, name), self._fetch(target))
             except Replaced:
                 self._kept.discard(_layout_key(found, name, access))
                 raise
