@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
@@ -25,6 +26,7 @@ class Remote:
     def __init__(self, connection: AioConnection, directory: str) -> None:
         self._connection = connection
         self._directory = directory
+        self._turn = asyncio.Lock()  # requests that are under way together may overtake each other
 
     @classmethod
     def of(cls, url: str, user: str | None) -> tuple[Self, str]:
@@ -45,7 +47,8 @@ class Remote:
 
     async def apply(self, name: str, operations: Sequence[Operation]) -> Committed:
         """Carry out operations together in a file, which is made if it is not there."""
-        return await self._connection.apply(self._directory + name, operations, create=True)
+        async with self._turn:
+            return await self._connection.apply(self._directory + name, operations, create=True)
 
     async def finish(self, name: str) -> None:
         """Do nothing: the server lets go of files by itself."""

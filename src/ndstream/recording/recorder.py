@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
@@ -17,6 +18,8 @@ from ndstream.recording.targets import Target
 
 #: Bytes of messages that are committed together, at most; as many wait meanwhile.
 _COMMIT = 64 * MiB
+#: Commits under way: while one is written, the next is made ready.
+_UNDER_WAY = 2
 #: Digits of the numbers of files that follow each other.
 _DIGITS = 5
 
@@ -125,7 +128,8 @@ class Recorder:
         self._book: Book | None = None
         self._file = ""
         self._begun = self._due = 0.0
-        self._committing: asyncio.Task[None] | None = None
+        self._commits: deque[asyncio.Task[None]] = deque()
+        self._making = False  # whether the last of these makes its file
 
     @property
     def first_file(self) -> str:
@@ -180,15 +184,14 @@ class Recorder:
             Something could not be written; what was committed before is in the files.
         """
         book = self._book
-        if self._committing is not None and self._committing.done():
-            await self._settled()
+        await self._settled(_UNDER_WAY)
         if book is None:
             return
         full = self._is_full(book)
         if full or book.waiting >= _COMMIT or (book.unwritten and time.monotonic() >= self._due):
-            if self._committing is not None and not full and book.waiting < _COMMIT:
-                return  # what has come by the time that commit is done comes in the next one
-            await self._settled()
+            if self._commits and not full and book.waiting < _COMMIT:
+                return  # what has come by the time that they are done comes in the next one
+            await self._settled(0 if self._making else _UNDER_WAY - 1)
             self._begin_commit(book, last=full)
 
     def _is_full(self, book: Book) -> bool:
@@ -200,12 +203,12 @@ class Recorder:
         )
 
     def _begin_commit(self, book: Book, *, last: bool) -> None:
-        operations = list(book.operations())
-        first = self._file not in self.statistics.files
+        messages, operations = book.unwritten, list(book.operations())
+        first = self._making = self._file not in self.statistics.files
         if first:
             self.statistics.files.append(self._file)
-        commit = self._commit(self._file, operations, self.statistics.messages, first=first, last=last)
-        self._committing = asyncio.create_task(commit)
+        commit = self._commit(self._file, operations, messages, first=first, last=last)
+        self._commits.append(asyncio.create_task(commit))
         if last:
             self._book = None
 
@@ -213,17 +216,20 @@ class Recorder:
         if first:
             await self._target.check(name)
         await self._target.apply(name, operations)
-        self.statistics.committed = messages
+        self.statistics.committed += messages
         self.statistics.commits += 1
         if last:
             await self._target.finish(name)
 
-    async def _settled(self) -> None:
-        """Wait for the commit that is under way."""
-        if self._committing is not None:
-            committing = self._committing
-            await asyncio.shield(committing)
-            self._committing = None
+    async def _settled(self, most: int = 0) -> None:
+        """Look at commits that are done, and wait until at most so many are under way; once one failed, all fail."""
+        while self._commits and (len(self._commits) > most or self._commits[0].done()):
+            oldest = self._commits[0]
+            await asyncio.wait((oldest,))  # whoever gives up waiting leaves it be
+            if oldest.exception() is not None:
+                await asyncio.gather(*self._commits, return_exceptions=True)
+            oldest.result()
+            self._commits.popleft()
 
     async def commit(self) -> None:
         """Write all that was taken, and return when it is in files for good; raises as `turn`."""

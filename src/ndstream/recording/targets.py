@@ -28,7 +28,10 @@ class Target(Protocol):
         ...
 
     async def apply(self, name: str, operations: Sequence[Operation]) -> Committed:
-        """Carry out operations together in a file, which is made if it is not there; return when they are durable."""
+        """Carry out operations together in a file, which is made if it is not there; return when they are durable.
+
+        Once a file is there, what is applied to it while other operations are under way is carried out after them.
+        """
         ...
 
     async def finish(self, name: str) -> None:

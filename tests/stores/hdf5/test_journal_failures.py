@@ -500,3 +500,26 @@ def test_a_file_that_another_program_writes_is_not_recovered(path: Path) -> None
     crash_after(path, 1, staged=True)
     with h5py.File(path, "r+"), pytest.raises(FileInUse):
         recover(path)
+
+
+def test_a_disk_that_breaks_while_more_is_written_is_not_believed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    breaks = True
+
+    def break_once(descriptor: int) -> None:
+        nonlocal breaks
+        if breaks:
+            breaks = False  # the kernel tells it once, to whoever asks first
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        os.fsync(descriptor)
+
+    with JournaledFile.open(path) as journaled:
+        monkeypatch.setattr("ndstream.stores.hdf5.disk.os.fdatasync", break_once)
+        with h5py.File(journaled, "r+") as file:
+            file["large"] = np.ones(4 << 20)
+        assert not breaks, "nothing was synchronised before the commit"
+        with pytest.raises(StorageFailed, match="not known what is on the disk"):
+            journaled.commit()
+        assert journaled.lost
+    monkeypatch.undo()
+    recover(path)
+    assert read_rows(path) == [0]

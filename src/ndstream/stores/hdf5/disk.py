@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import struct
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeAlias
@@ -16,7 +17,7 @@ from ndstream.errors import NDStreamError, NotFound, StorageFailed, StorageFull
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 _PARTS = 512  # the kernel takes 1024 buffers at once
-HASTE = 4 << 20  # bytes that are written before the disk should begin with them
+HASTE = 4 << 20  # bytes that are written before they should be on their way to the disk
 _GET_GENERATION = 0x80087601  # FS_IOC_GETVERSION of linux/fs.h
 _BEGIN = 2  # SYNC_FILE_RANGE_WRITE
 
@@ -44,12 +45,14 @@ class DiskFile:
     Tests put a subclass in its place that fails or dies at a chosen call.
     """
 
-    __slots__ = ("_kept", "_place", "descriptor")
+    __slots__ = ("_ahead", "_kept", "_place", "_thread", "descriptor")
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self._place: tuple[int, int] | None = None
         self._kept = 0  # bytes that were written since the system was told to begin with them
+        self._thread: ThreadPoolExecutor | None = None
+        self._ahead: Future[None] | None = None
 
     @classmethod
     def open(cls, path: Path, flags: int = os.O_RDWR, mode: int = 0o600) -> Self:
@@ -87,17 +90,25 @@ class DiskFile:
 
     def sync(self) -> None:
         """Wait until the content, and what is needed to find it, is on the disk."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.result()
         os.fdatasync(self.descriptor)
 
     def hasten(self, nbytes: int) -> None:
-        """Have the system begin to put on the disk what was written, when that is much: then `sync` waits less.
+        """Have what was written put on the disk while more is written, when it is much: then `sync` waits less.
 
-        Told after every so many `nbytes` written. It may begin, it need not.
+        Told after every so many `nbytes`. To have the system begin is not enough: many disks keep what they are given
+        until they are told to make it durable. What goes wrong meanwhile is raised by `sync`.
         """
         self._kept += nbytes
-        if self._kept >= HASTE:
-            self._kept = 0
-            _sync_file_range(self.descriptor, 0, 0, _BEGIN)
+        if self._kept < HASTE:
+            return
+        self._kept = 0
+        _sync_file_range(self.descriptor, 0, 0, _BEGIN)
+        if self._ahead is None or (self._ahead.done() and self._ahead.exception() is None):
+            self._thread = self._thread or ThreadPoolExecutor(1, thread_name_prefix="ndstream-sync")
+            self._ahead = self._thread.submit(os.fdatasync, self.descriptor)
 
     def status(self) -> os.stat_result:
         """Length, times and numbers of the file as they are now."""
@@ -153,6 +164,8 @@ class DiskFile:
 
     def close(self) -> None:
         """Close the file and give up its locks; nothing can be done with it any more."""
+        if self._thread is not None:
+            self._thread.shutdown()
         descriptor, self.descriptor = self.descriptor, -1
         os.close(descriptor)
 

@@ -34,6 +34,8 @@ class Draft:
         Nothing is laid down in it yet.
     sync : function of a DiskFile
         Waits until a file is on the disk, if it matters.
+    ahead : bool
+        Have much data put on the disk before it is synchronised.
 
     Attributes
     ----------
@@ -43,13 +45,14 @@ class Draft:
         What went straight to the main file.
     """
 
-    def __init__(self, main: DiskFile, log: Log, sync: Callable[[DiskFile], None]) -> None:
+    def __init__(self, main: DiskFile, log: Log, sync: Callable[[DiskFile], None], *, ahead: bool) -> None:
         self.size = self._committed = self._length = main.status().st_size
         self._floor = max(_HEAD, self.size)
         self.straight = 0
         self._main = main
         self._log = log
         self._sync = sync
+        self._ahead = ahead
         self._overlay = Overlay()
         self._small = self._unmarked = 0
 
@@ -166,7 +169,8 @@ class Draft:
         for at in range(0, len(view), HASTE):
             piece = view[at : at + HASTE]
             self._put(start + at, start + at + len(piece), [piece])
-            self._main.hasten(len(piece))
+            if self._ahead:
+                self._main.hasten(len(piece))
         self._refresh(len(view))
 
     def _lay_down(self, start: int, stop: int, view: memoryview) -> None:
@@ -193,7 +197,8 @@ class Draft:
                 self._log.read(position, piece)
                 position += len(piece)
             self._put(start, start + len(piece), [piece])
-            self._main.hasten(len(piece))
+            if self._ahead:
+                self._main.hasten(len(piece))
             self._refresh(len(piece))
             start += len(piece)
 

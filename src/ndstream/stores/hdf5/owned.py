@@ -14,13 +14,14 @@ import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from ndstream.core.limits import KiB, Limits, MiB
+from ndstream.core.limits import Limits, MiB
 from ndstream.core.operations import Committed, Operation, Payload
 from ndstream.errors import Busy, Conflict, NDStreamError, NotFound, Replaced, TimedOut, WorkerDied, by_code
+from ndstream.stores.hdf5.aside import INLINE, Aside, Laid, inline
 from ndstream.stores.hdf5.descriptors import Descriptor, LiveFile
 from ndstream.stores.hdf5.gate import Gate, Watch, Watches
 from ndstream.stores.hdf5.generation import generation_of
@@ -33,7 +34,6 @@ from ndstream.stores.hdf5.messages import (
     Done,
     Hello,
     Publish,
-    Spooled,
     Take,
     Taken,
     Target,
@@ -43,21 +43,32 @@ from ndstream.stores.hdf5.tenure import Tenure
 from ndstream.stores.ledger import Ledger
 
 T = TypeVar("T")
-_Place: TypeAlias = tuple[int, memoryview]  # offset in the file that the owner shares, bytes
 
 _log = logging.getLogger(__name__)
 
 #: Batches and bytes of them in one commit; a larger batch is a commit of its own.
 _BATCHES = 4096
 _BYTES = 64 * MiB
-#: Data of an operation that is not sent with the message, but in the file beside it.
-_INLINE = 64 * KiB
-#: What of such data is written in one step, by how many threads; each begins at a whole number of pages.
-_PIECE = 4 * MiB
-_SHARES = 2
-_PAGES = 64 * KiB
+#: Bytes of large data that are laid aside at a time: of the commit that is under way, and of those to come.
+_AHEAD = 3 * _BYTES
 #: Datasets of which it is remembered when they changed.
 _TOUCHED = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Laying:
+    """Large data on its way to the file that one owner process has."""
+
+    aside: Aside
+    task: asyncio.Task[Laid]
+
+    def undo(self) -> None:
+        """Give up the room, as soon as nothing is written to it any more."""
+        self.task.add_done_callback(self._clear)
+
+    def _clear(self, task: asyncio.Task[Laid]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            self.aside.clear(task.result().begin)
 
 
 @dataclass(slots=True, eq=False)
@@ -67,7 +78,13 @@ class _Entry:
     create: bool
     #: Of those who wait: each has its own, since one that gives up must not take the outcome from others.
     answers: list[asyncio.Future[Committed]] = field(default_factory=list)
+    laying: _Laying | None = None
     settled: bool = False
+
+    @property
+    def small(self) -> bool:
+        """Whether all of it goes with a message."""
+        return self.nbytes <= INLINE
 
     def settle(self, outcome: Committed | NDStreamError) -> None:
         """Tell those who wait what came of it."""
@@ -234,10 +251,24 @@ class Owned:
             raise Busy("the server is shutting down")
         self._queue.append(entry)
         self._queued += entry.nbytes
+        tenure = self._tenure
+        if tenure is not None and not entry.small and tenure.aside.nbytes + entry.nbytes <= _AHEAD:
+            self._lay(entry, tenure.aside)
         if self._committing is None or self._committing.done():
             self._committing = asyncio.create_task(self._commit_all())
 
+    def _lay(self, entry: _Entry, aside: Aside) -> _Laying:
+        """Begin to lay the data of an entry aside, unless that was done."""
+        if entry.laying is None or entry.laying.aside is not aside:
+            if entry.laying is not None:
+                entry.laying.undo()
+            entry.laying = _Laying(aside, self._begin(aside.lay(entry.batch)))
+        return entry.laying
+
     def _drop(self, entry: _Entry) -> None:
+        if entry.laying is not None:
+            entry.laying.undo()
+            entry.laying = None
         self._queued -= entry.nbytes
         self._room.set()
         self._forget(entry)
@@ -286,19 +317,13 @@ class Owned:
     async def _commit(self, group: list[_Entry]) -> list[_Entry]:
         """Carry out a group; returns those that are to be sent again."""
         await self._hold(create=any(entry.create for entry in group))
-        group = self._not_repeated(group)
+        tenure = self._tenure
+        assert tenure is not None
+        group, batches = await self._slim(self._not_repeated(group), tenure.aside)
         if not group:
             return []
         target = self._target()
-        tenure = self._tenure
-        assert tenure is not None
-        batches = tuple(entry.batch for entry in group)
-        small = all(entry.nbytes <= _INLINE for entry in group)
-        if small:  # nothing of it belongs in the file, and it is not worth a thread
-            batches, _ = _placed(batches)
-        else:
-            batches, places = await asyncio.to_thread(_placed, batches)
-            await _spool(places, tenure.spool)
+        small = all(entry.small for entry in group)
         # While nobody reads, readers may be kept out for all of a small commit: that saves a way to the owner and back.
         quiet = small and not self.gate.visited and not self._watches.any
         self.gate.visited = False
@@ -322,6 +347,17 @@ class Owned:
             else:
                 self._settle(entry, by_code(result.code)(result.message))
         return group[len(applied.results) :]
+
+    async def _slim(self, group: list[_Entry], aside: Aside) -> tuple[list[_Entry], tuple[Batch, ...]]:
+        """Have the large data of a group laid aside; returns those for which there was room, and what is sent."""
+        laying = {entry: self._lay(entry, aside).task for entry in group if not entry.small}
+        ready: dict[_Entry, Batch] = {}
+        for entry in group:
+            try:
+                ready[entry] = (await laying[entry]).batch if entry in laying else inline(entry.batch)
+            except NDStreamError as error:
+                self._settle(entry, error)
+        return list(ready), tuple(ready.values())
 
     def _not_repeated(self, group: list[_Entry]) -> list[_Entry]:
         """Answer what was committed before the file was taken, as its journal tells; returns the others."""
@@ -514,44 +550,3 @@ def _nbytes(operation: Operation) -> int:
         return 256 + memoryview(payload.data).nbytes
     except TypeError:
         return 256 + sum(len(item) + 16 if isinstance(item, bytes) else 64 for item in payload.data or ())
-
-
-def _placed(batches: tuple[Batch, ...]) -> tuple[tuple[Batch, ...], list[_Place]]:
-    """Move large data out of batches; returns them, and what belongs where in the file that the owner shares."""
-    places: list[_Place] = []
-    end = 0
-
-    def moved(operation: Operation) -> Operation:
-        nonlocal end
-        payload = getattr(operation, "data", None)
-        if not isinstance(payload, Payload) or isinstance(payload.data, list) or payload.data is None:
-            return operation
-        if isinstance(payload.data, bytes) and len(payload.data) <= _INLINE:
-            return operation
-        view = memoryview(payload.data).cast("B")
-        if view.nbytes <= _INLINE:
-            plain: Any = bytes(view)
-        else:
-            plain = msgspec.to_builtins(Spooled(offset=end, nbytes=view.nbytes))
-            places.extend((end + at, view[at : at + _PIECE]) for at in range(0, view.nbytes, _PIECE))
-            end += -(-view.nbytes // _PAGES) * _PAGES
-        payload = msgspec.structs.replace(payload, data=plain)
-        return msgspec.structs.replace(operation, data=payload)
-
-    moved_all = [msgspec.structs.replace(batch, operations=tuple(map(moved, batch.operations))) for batch in batches]
-    return tuple(moved_all), places
-
-
-async def _spool(places: list[_Place], spool: int) -> None:
-    """Write data to where it belongs, in threads; when this returns none of them writes any more."""
-    shares = [asyncio.to_thread(_write, places[first::_SHARES], spool) for first in range(min(_SHARES, len(places)))]
-    for outcome in await asyncio.gather(*shares, return_exceptions=True):
-        if isinstance(outcome, BaseException):
-            raise outcome
-
-
-def _write(places: list[_Place], spool: int) -> None:
-    for offset, view in places:
-        done = 0
-        while done < view.nbytes:
-            done += os.pwrite(spool, view[done:], offset + done)

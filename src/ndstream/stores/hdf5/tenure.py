@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 
-from ndstream.errors import NDStreamError, StorageFailed, WorkerDied
+from ndstream.errors import NDStreamError, WorkerDied
+from ndstream.stores.hdf5.aside import Aside
 from ndstream.stores.hdf5.jobs import Answer, Call, Job
 from ndstream.stores.hdf5.messages import Hello, Release, longest_reply
 from ndstream.stores.hdf5.process import Process
-from ndstream.stores.spools import nameless
 
 _MODULE = "ndstream.stores.hdf5.owner"
 #: Seconds that the process gets to let go of its file.
@@ -28,8 +27,13 @@ class Tenure:
 
     Attributes
     ----------
-    spool : int
-        Descriptor of a temporary file without a name, that the process has too.
+    aside : Aside
+        Where the process finds what is too large for a message.
+
+    Raises
+    ------
+    Busy
+        There are no temporary files.
     """
 
     def __init__(self, hello: Hello, ended: Callable[[Tenure], None]) -> None:
@@ -39,15 +43,8 @@ class Tenure:
         self._gone = asyncio.Event()
         self._closing = False
         self._broken = False
-        try:
-            self.spool = nameless()
-        except OSError as error:
-            raise StorageFailed(f"no temporary files on the server ({error.strerror})") from error
-        try:
-            self._process = Process(self, hello, 0.0, _MODULE, (self.spool,))
-        except BaseException:
-            os.close(self.spool)
-            raise
+        self.aside = Aside()
+        self._process = Process(self, hello, 0.0, _MODULE, (self.aside.descriptor,))
         self.pid = self._process.pid
 
     async def started(self) -> None:
@@ -106,7 +103,6 @@ class Tenure:
         """It is gone."""
         if self._gone.is_set():
             return
-        os.close(self.spool)
         self._gone.set()
         if not self._closing:
             self._on_end(self)

@@ -1,0 +1,143 @@
+"""Data of operations that is too large for a message to the owner process: laid aside, in a file that both have."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import msgspec
+
+from ndstream.core.limits import KiB, MiB
+from ndstream.core.operations import Operation, Payload
+from ndstream.stores.hdf5.messages import Batch, Spooled
+from ndstream.stores.spools import SpoolFiles
+
+_Place: TypeAlias = tuple[int, memoryview]  # offset in the file, bytes
+
+#: Data of an operation that goes with the message.
+INLINE = 64 * KiB
+#: What of larger data is written in one step, by how many threads; each begins at a whole number of pages.
+_PIECE = 4 * MiB
+_THREADS = 2
+_PAGES = 64 * KiB
+
+
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """A batch whose large data is in the file.
+
+    Attributes
+    ----------
+    batch : Batch
+        Without it.
+    begin : int
+        Where it is, for `Aside.clear`.
+    """
+
+    batch: Batch
+    begin: int
+
+
+class Aside:
+    """The file of one owner process; closed when nobody has it any more, and no thread writes to it.
+
+    Raises
+    ------
+    Busy
+        There are no temporary files.
+
+    Attributes
+    ----------
+    descriptor : int
+    nbytes : int
+        Of the data that is in it, or on its way there.
+    """
+
+    def __init__(self) -> None:
+        self.nbytes = 0
+        self._file = SpoolFiles().take()
+        self.descriptor = self._file.descriptor
+        self._ends: dict[int, int] = {}  # of what is in it, by where it begins
+
+    async def lay(self, batch: Batch) -> Laid:
+        """Write the large data of a batch to the file, in threads; ends when none of them writes any more.
+
+        Raises
+        ------
+        Busy
+            There is no room on the disk.
+        """
+        begin = self._take(sum(_room(_payload(operation)) for operation in batch.operations))
+        try:
+            slim, places = await asyncio.to_thread(_parted, batch, begin)
+            shares = [asyncio.to_thread(self._write, places[first::_THREADS]) for first in range(_THREADS)]
+            for outcome in await asyncio.gather(*shares, return_exceptions=True):
+                if isinstance(outcome, BaseException):
+                    raise outcome
+        except BaseException:
+            self.clear(begin)
+            raise
+        return Laid(slim, begin)
+
+    def clear(self, begin: int) -> None:
+        """Have the room for other data."""
+        self.nbytes -= self._ends.pop(begin) - begin
+
+    def _take(self, nbytes: int) -> int:
+        """Find the first gap that is large enough; of several that are taken each has one of its own."""
+        begin, nbytes = 0, max(nbytes, 1)
+        for start, end in sorted(self._ends.items()):
+            if start - begin >= nbytes:
+                break
+            begin = end
+        self._ends[begin] = begin + nbytes
+        self.nbytes += nbytes
+        return begin
+
+    def _write(self, places: list[_Place]) -> None:
+        for offset, view in places:
+            self._file.write(offset, view)
+
+
+def inline(batch: Batch) -> Batch:
+    """Make a batch without large data one that goes with a message as it is."""
+    return _parted(batch, 0)[0]
+
+
+def _payload(operation: Operation) -> Payload | None:
+    """Data of an operation, if it has such that is bytes."""
+    payload = getattr(operation, "data", None)
+    if not isinstance(payload, Payload) or isinstance(payload.data, list) or payload.data is None:
+        return None
+    return payload
+
+
+def _room(payload: Payload | None) -> int:
+    """Bytes that data needs in the file: whole pages."""
+    nbytes = 0 if payload is None else memoryview(payload.data).nbytes
+    return 0 if nbytes <= INLINE else -(-nbytes // _PAGES) * _PAGES
+
+
+def _parted(batch: Batch, begin: int) -> tuple[Batch, list[_Place]]:
+    """Take the large data out of a batch; returns it, and what belongs where in the file, from `begin` on."""
+    places: list[_Place] = []
+
+    def slim(operation: Operation) -> Operation:
+        nonlocal begin
+        payload = _payload(operation)
+        room = _room(payload)
+        if payload is None or (not room and isinstance(payload.data, bytes)):
+            return operation
+        view = memoryview(payload.data).cast("B")
+        plain: Any
+        if room:
+            plain = msgspec.to_builtins(Spooled(offset=begin, nbytes=view.nbytes))
+            places.extend((begin + at, view[at : at + _PIECE]) for at in range(0, view.nbytes, _PIECE))
+            begin += room
+        else:
+            plain = bytes(view)
+        payload = msgspec.structs.replace(payload, data=plain)
+        return msgspec.structs.replace(operation, data=payload)
+
+    return msgspec.structs.replace(batch, operations=tuple(map(slim, batch.operations))), places
