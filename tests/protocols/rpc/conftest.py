@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ class Served:
 
 
 StartServed = Callable[..., Served]
+StartOwn = Callable[..., Served]
 
 
 def start_served(start: ServerFactory, folder: Path, **sections: Any) -> Served:
@@ -84,6 +85,20 @@ def read_only(start_shared: ServerFactory, tmp_path_factory: pytest.TempPathFact
 def own_served(ndstream_server: ServerFactory, tmp_path: Path) -> StartServed:
     """Start a server that the test has for itself."""
     return lambda **sections: start_served(ndstream_server, tmp_path, **sections)
+
+
+@pytest.fixture
+def start_own(ndstream_server: ServerFactory, tmp_path: Path) -> StartOwn:
+    """Start a server of datasets that nobody writes, which the test has for itself."""
+
+    def start(datasets: Mapping[str, Any], **sections: Any) -> Served:
+        path = tmp_path / "data.h5"
+        with h5py.File(path, "w") as file:
+            for name, values in datasets.items():
+                file[name] = values
+        return Served(ndstream_server(path, rpc={"port": 0}, **sections), path)
+
+    return start
 
 
 @pytest.fixture

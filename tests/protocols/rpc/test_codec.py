@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from tests.protocols.rpc.peer import extended, taken_apart
+from tests.protocols.rpc.peer import extended, packed, taken_apart
 
 from ndstream.errors import NDStreamError
 from ndstream.protocols.rpc import codec
-from ndstream.protocols.rpc.messages import Form
+from ndstream.protocols.rpc.messages import LARGEST_ID, RESERVED, Form, Read
+from ndstream.protocols.rpc.operations import arguments_of
 from ndstream.wire.framing import Buffer, Frames, frame_head
 
 kinds = st.sampled_from(["|b1", "|u1", "<i2", "<i4", "<i8", "<u8", "<f4", "<f8", "<c16", "|S3", "<U4"])
@@ -67,7 +69,9 @@ def test_bodies_are_views_at_multiples_of_eight() -> None:
 def test_anything_is_data_or_a_typed_error(payload: bytes) -> None:
     try:
         unpacked = codec.unpack(payload, extended=True)
-        codec.request_of(codec.restore(unpacked, codec.Agreed()), unpacked.form, codec.ident_of(unpacked.fields))
+        codec.request_of(
+            codec.restore(unpacked, codec.Agreed()), unpacked.form, codec.ident_of(unpacked.fields.get("id"))
+        )
     except NDStreamError:
         pass
 
@@ -97,3 +101,69 @@ def test_frames_are_cut_wherever_they_arrive(sizes: list[int], pieces: list[int]
         at += count
     assert [bytes(payload) for payload in found] == payloads
     assert not frames.partial
+
+
+@settings(max_examples=200)
+@given(
+    array=arrays.filter(lambda array: array.nbytes and array.dtype.kind != "U"),
+    form=st.sampled_from([Form.MSGPACK, Form.EXTENDED]),
+    ident=st.none() | st.integers(0, LARGEST_ID) | st.text(max_size=16),
+)
+def test_a_mould_makes_what_pack_makes(array: np.ndarray[Any, Any], form: Form, ident: Any) -> None:
+    fields: dict[str, Any] = {"status": "success", "data": array}
+    if form is Form.EXTENDED:
+        fields["shape"] = list(array.shape)
+    named = fields if ident is None else {"id": ident, **fields}
+    mould = codec.Mould(fields | {"data": np.zeros_like(array)}, form, array.nbytes)
+    filled = mould.filled(memoryview(array.tobytes()), ident)
+    assert b"".join(filled) == b"".join(codec.pack(named, form))
+
+
+numbers = st.integers(-(1 << 63), (1 << 64) - 1)
+entries = st.none() | st.integers(-3, 1 << 40) | st.just("...") | st.lists(st.none() | numbers, max_size=3)
+odd = entries | st.booleans() | st.floats() | st.binary(max_size=2) | st.just({"i": [1]}) | st.just([[1]])
+
+
+@settings(max_examples=300)
+@given(
+    asked=st.fixed_dictionaries(
+        {},
+        optional={
+            "command": st.sampled_from(["read", "write", None]),
+            "path": st.text(max_size=5) | st.none() | numbers,
+            "id": st.none() | st.integers(-1, 1 << 60) | st.text(max_size=70) | st.floats(),
+            "selection": st.none() | st.lists(entries, max_size=3) | st.lists(odd, max_size=3),
+            "max_bytes": st.none() | numbers,
+            "stream": st.none() | st.booleans(),
+            "selections": st.none() | st.just([]),
+            "other": st.none(),
+        },
+    )
+)
+def test_a_plain_read_is_what_the_long_way_finds(asked: dict[str, Any]) -> None:
+    payload = msgspec.msgpack.encode(asked)
+    plain = codec.plain_read(payload)
+    if plain is None:
+        return
+    unpacked = codec.unpack(payload, extended=True)
+    ident = codec.ident_of(unpacked.fields.get("id"))
+    found = codec.request_of(codec.restore(unpacked, codec.Agreed()), unpacked.form, ident)
+    read = arguments_of(found.command, found.arguments, known_only=False)
+    assert isinstance(read, Read)
+    assert (plain.id, plain.path, plain.selection, plain.max_bytes) == (
+        ident,
+        read.path,
+        read.selection,
+        read.max_bytes,
+    )
+    assert read.stream is (plain.stream is True)
+    assert read.selections is None
+    assert plain.is_bare is all(unpacked.fields.get(key) is None for key in RESERVED)
+
+
+@pytest.mark.parametrize("read", [{}, {"id": 3}, {"selection": [[1, 2], None]}, {"selection": [4, "..."], "id": "x"}])
+def test_ordinary_reads_are_plain(read: dict[str, Any]) -> None:
+    plain = codec.plain_read(packed(command="read", path="/x", **read))
+    assert plain is not None
+    assert plain.is_bare is not bool(read)
+    assert (plain.path, plain.id, plain.selection) == ("/x", read.get("id"), read.get("selection"))

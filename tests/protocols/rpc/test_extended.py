@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from typing import Any
 
@@ -10,8 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.protocols.rpc.conftest import TOKEN, Served
-from tests.protocols.rpc.peer import FEATURES, Peer, extended, packed, taken_apart
+from tests.protocols.rpc.conftest import TOKEN, Served, StartOwn
+from tests.protocols.rpc.peer import FEATURES, Peer, extended, frame, packed, taken_apart
 
 CUBE = np.arange(4 * 5 * 6, dtype="<i4").reshape(4, 5, 6)
 
@@ -225,6 +226,45 @@ def test_several_selections_follow_one_another(greeted: Peer, group: str) -> Non
     np.testing.assert_array_equal(greeted.data(group, selections=selections), expected)
     unequal = greeted.ask(command="read", path=group, selections=[[0, 1], [0, [0, 2]]])
     assert unequal["code"] == "shape_mismatch"
+
+
+KINDS = {
+    **{f"numbers/{kind}": np.arange(6).reshape(2, 3).astype(kind) for kind in ("u1", "i2", ">i4", "<f8", "c16", "?")},
+    "numbers/one": np.float64(0.5),
+    "numbers/none": np.zeros((0, 3)),
+    "numbers/small": np.int8(3),
+    "text": np.array([b"ab", b"c"]),
+    "unicode": np.array(["\u00e9", "x"], object),
+    "records": np.array([(1, 2.5), (3, 4.5)], [("a", ">i2"), ("b", "<f4")]),
+    "bytes": np.arange(5, dtype="u1"),
+}
+
+
+@pytest.mark.parametrize("original", [True, False])
+def test_what_is_at_hand_is_answered_in_the_same_bytes(start_own: StartOwn, original: bool) -> None:
+    """What has a key more, though it says nothing, is no plain read, and goes the long way."""
+    served = start_own(KINDS)
+    with Peer(served.port) as peer:
+        how: list[dict[str, Any]] = [{}]
+        if not original:
+            peer.hello()
+            how += [{"id": 7}, {"id": "x", "stream": True}, {"id": 3, "selection": [[0, 1]]}, {"max_bytes": 100}]
+        for path, each in itertools.product(KINDS, how):
+            answers = []
+            for more in ({}, {}, {"selections": None}):
+                peer.send(packed(command="read", path=f"/{path}", **each, **more))
+                answers.append(peer.receive())
+                while answers[-1][:1] == b"\xc1" and answers[-1][3] & 1:
+                    answers[-1] = peer.receive()
+            assert answers[0] == answers[1] == answers[2]
+
+
+def test_more_reads_together_than_may_be_under_way(start_own: StartOwn) -> None:
+    served = start_own(KINDS, limits={"in_flight": 4})
+    with Peer(served.port) as peer:
+        for _ in range(3):
+            peer.socket.sendall(8 * frame(packed(command="read", path="/numbers/i2")))
+            assert all(peer.reply()["status"] == "success" for _ in range(8))
 
 
 # -- order --

@@ -29,6 +29,7 @@ from ndstream.protocols.rpc.messages import (
     Failure,
     Form,
     Ident,
+    PlainRead,
     Request,
 )
 from ndstream.wire.framing import Buffer
@@ -46,6 +47,11 @@ _OBJECT = 64
 _NOTHING: frozenset[str] = frozenset()
 _PLAIN = frozenset({str, int, float, bool, type(None), bytes})
 _decode = msgspec.msgpack.Decoder().decode
+_UNREADABLE = (msgspec.DecodeError, RecursionError, MemoryError, TypeError, UnicodeDecodeError)
+_decode_read = msgspec.msgpack.Decoder(PlainRead).decode
+_READ = b"\xa4read"
+_SHORT = 8 * KiB
+"""Bytes of a payload that may be a plain read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +103,7 @@ def is_extended(payload: Buffer) -> bool:
 def _read_msgpack(payload: Buffer) -> Any:
     try:
         return _decode(payload)
-    except (msgspec.DecodeError, RecursionError, MemoryError, TypeError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         raise ProtocolError(f"not msgpack: {error}") from error
 
 
@@ -147,6 +153,18 @@ def _read_extended(payload: Buffer) -> Unpacked:
 
 def _aligned(at: int) -> int:
     return -(-at // _ALIGNED) * _ALIGNED
+
+
+def plain_read(payload: bytes) -> PlainRead | None:
+    """Take a payload apart that is a plain read in messagepack; None when it is not, or anything is wrong with it."""
+    if len(payload) > _SHORT or _READ not in payload:
+        return None
+    try:
+        read = _decode_read(payload)
+        ident_of(read.id)
+    except (*_UNREADABLE, InvalidRequest):
+        return None
+    return read
 
 
 # -- arrays in their places --
@@ -253,6 +271,7 @@ def _for_msgpack(value: Any) -> Any:
 
 
 _encode = msgspec.msgpack.Encoder(enc_hook=_for_msgpack).encode
+_ID = _encode("id")
 
 
 def _for_json(value: Any) -> Any:
@@ -314,10 +333,46 @@ def _compressed(reference: dict[str, Any], bodies: list[Buffer]) -> dict[str, An
     return reference | {"codec": "zlib", "nbytes": nbytes}
 
 
+class Mould:
+    """A reply around an array, made once: elements and id are put into it each time.
+
+    Parameters
+    ----------
+    fields : mapping
+        As of `pack`, without an id; one of them is an array that is sent as it is. In messagepack it is the last.
+    form : {Form.MSGPACK, Form.EXTENDED}
+    nbytes : int
+        Of that array; not 0.
+    """
+
+    __slots__ = ("_begin", "_extended", "_rest", "_unnamed")
+
+    def __init__(self, fields: Mapping[str, Any], form: Form, nbytes: int) -> None:
+        packed = bytes(pack(fields, form)[0])
+        self._extended = form is Form.EXTENDED
+        encoded = packed[_HEAD.size :] if self._extended else packed[:-nbytes]
+        self._begin, self._rest = encoded[0], encoded[1:]
+        self._unnamed = self._head(encoded)
+
+    def filled(self, elements: memoryview, ident: Ident | None) -> list[Buffer]:
+        """Put a message into bytes: the same as `pack` makes."""
+        if ident is None:
+            return [self._unnamed, elements]
+        # One entry more in a map of a few, which the lower half of its first byte counts.
+        encoded = b"%c%b%b%b" % (self._begin + 1, _ID, _encode(ident), self._rest)
+        return [self._head(encoded), elements]
+
+    def _head(self, encoded: bytes) -> bytes:
+        if not self._extended:
+            return encoded
+        head = _HEAD.pack(_EXTENDED, _LAYOUT, 0, len(encoded)) + encoded
+        return head + bytes(_aligned(len(head)) - len(head))
+
+
 # -- requests and replies --
 
 
-def ident_of(fields: Mapping[str, Any]) -> Ident | None:
+def ident_of(ident: Any) -> Ident | None:
     """Id of a request; None when it has none.
 
     Raises
@@ -325,7 +380,6 @@ def ident_of(fields: Mapping[str, Any]) -> Ident | None:
     InvalidRequest
         It cannot be one.
     """
-    ident = fields.get("id")
     if ident is None or (type(ident) is int and 0 <= ident <= LARGEST_ID):
         return ident
     if isinstance(ident, str) and len(ident.encode()) <= LONGEST_ID:

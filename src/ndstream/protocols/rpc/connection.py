@@ -68,7 +68,7 @@ class Connection:
         self._known = False
         self._first = True
         self._caller: Caller
-        self._waiting: deque[Buffer | Fault | m.Request] = deque()
+        self._waiting: deque[Buffer | Fault] = deque()
         self._whole = 0
         self._taken = 0
         self._reader: asyncio.Task[None] | None = None
@@ -163,9 +163,9 @@ class Connection:
         if fault is not None and not self._faulty:
             self._faulty = True
             self._waiting.append(fault)
-        self._weigh()
         if self._reader is None:
             self._answer_at_once()
+        self._weigh()
         if self._waiting and self._reader is None and not self._over:
             self._reader = asyncio.get_running_loop().create_task(self._read())
 
@@ -195,10 +195,7 @@ class Connection:
                     return
                 self._taken = _weight(payload)
                 try:
-                    if isinstance(payload, m.Request):
-                        await self._start(payload, heavy=False)
-                    else:
-                        await self._take(payload)
+                    await self._take(payload)
                 finally:
                     self._whole -= self._taken
                     self._taken = 0
@@ -242,7 +239,7 @@ class Connection:
             if session is None:
                 _check_original(unpacked.fields)
             else:
-                ident = codec.ident_of(unpacked.fields)
+                ident = codec.ident_of(unpacked.fields.get("id"))
                 if ident is not None and ident in self._open:
                     raise InvalidRequest(f"request {ident!r} is under way already")
             fields = codec.restore(unpacked, _NOTHING_AGREED if session is None else session.agreed)
@@ -256,30 +253,28 @@ class Connection:
             if self._open or self.link.unsent or self._over:
                 return
             payload = self._waiting[0]
-            if not isinstance(payload, bytes) or self._expands(payload):
-                return
-            try:
-                request = self._understand(payload)
-                reply = self._at_hand(request)
-            except (_Misunderstood, NDStreamError, Refused):
-                return  # whoever waits meets it again, and says it
+            reply = self._at_hand(payload) if isinstance(payload, bytes) else None
             if reply is None:
-                self._waiting[0] = request
                 return
             self._first = False
             self._waiting.popleft()
-            self._app.counters.add("rpc_requests", label=request.command)
-            self._put(reply)
+            self._app.counters.add("rpc_requests", label="read")
+            self.link.send(reply)
 
-    def _at_hand(self, request: m.Request) -> list[Buffer] | None:
-        """Reply to a request that needs no waiting; None when this does."""
-        if request.command != "read":
+    def _at_hand(self, payload: bytes) -> list[Buffer] | None:
+        """Reply to a read that needs no waiting; None for all others, and when anything is wrong."""
+        read = codec.plain_read(payload)
+        if read is None or (self._app.admission.required and not self._known):
             return None
-        self._check(request)
-        arguments = arguments_of(request.command, request.arguments, known_only=self._session is None)
-        assert isinstance(arguments, m.Read)
-        fields = self._app.commands.read_at_hand(arguments, self._caller)
-        return None if fields is None else self._pack(fields, request)
+        if not (read.is_bare if self._session is None else self._session.plain):
+            return None
+        try:
+            reply = self._app.commands.read_at_hand(read, self._caller)
+            if isinstance(reply, dict):
+                reply = self._pack(reply, read.id, m.Form.MSGPACK)
+        except (NDStreamError, Refused):
+            return None  # whoever waits meets it again, and says it
+        return reply
 
     async def _start(self, request: m.Request, *, heavy: bool) -> None:
         first, self._first = self._first, False
@@ -421,15 +416,17 @@ class Connection:
         return m.Form.MSGPACK
 
     async def _send(self, fields: Fields, request: m.Request, *, more: bool = False) -> None:
-        payload = await _aside(codec.nbytes_of(fields) > _BULKY, self._pack, fields, request, more=more)
+        payload = await _aside(
+            codec.nbytes_of(fields) > _BULKY, self._pack, fields, request.ident, request.form, more=more
+        )
         # Before it is sent, and nothing to wait for behind it: who is cancelled has not been answered.
         await self.link.drained()
         self._put(payload)
 
-    def _pack(self, fields: Fields, request: m.Request, *, more: bool = False) -> list[Buffer]:
-        form = m.Form.EXTENDED if more else self._form(request.form, fields)
+    def _pack(self, fields: Fields, ident: m.Ident | None, request_form: m.Form, *, more: bool = False) -> list[Buffer]:
+        form = m.Form.EXTENDED if more else self._form(request_form, fields)
         compress = self._session is not None and self._session.compresses
-        payload = codec.pack(_named(fields, request.ident), form, more=more, compress=compress)
+        payload = codec.pack(_named(fields, ident), form, more=more, compress=compress)
         length = sum([len(piece) for piece in payload])
         if length > self._caller.frame:
             raise Refused(
@@ -507,7 +504,7 @@ async def _aside(heavy: bool, function: Callable[..., T], *arguments: Any, **how
     return await asyncio.to_thread(function, *arguments, **how) if heavy else function(*arguments, **how)
 
 
-def _weight(payload: Buffer | Fault | m.Request) -> int:
+def _weight(payload: Buffer | Fault) -> int:
     """Bytes that a payload takes in `Intake`: small ones are counted by `in_flight`."""
     return len(payload) if isinstance(payload, memoryview) else 0
 

@@ -117,6 +117,22 @@ class Read(_Arguments, frozen=True, kw_only=True):
     stream: bool = False
 
 
+class PlainRead(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole message of a `Read` of at most one selection of integers and slices, as nearly all are."""
+
+    command: Literal["read"]
+    path: str
+    id: Ident | None = None
+    selection: list[int | str | list[int | None] | None] | None = None
+    max_bytes: int | None = None
+    stream: bool | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether there is nothing of `RESERVED` in it."""
+        return self.id is None and self.selection is None and self.max_bytes is None and self.stream is msgspec.UNSET
+
+
 class Write(_Arguments, frozen=True, kw_only=True):
     """Put data in place of whatever is there."""
 

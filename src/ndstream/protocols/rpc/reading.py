@@ -18,7 +18,7 @@ from ndstream.core.selection import Selection
 from ndstream.errors import InvalidRequest, WrongKind
 from ndstream.protocols.rpc import messages as m
 from ndstream.protocols.rpc.selections import read_selection, read_selections
-from ndstream.protocols.rpc.values import SERIALIZED, presentation_of, shown
+from ndstream.protocols.rpc.values import SERIALIZED, presentation_of
 
 _HANDLE = 8
 """Bytes that an element of variable length takes besides its own."""
@@ -74,10 +74,6 @@ class Data:
         if self.nbytes > _BULKY or len(arrays) > _PROMPT:
             return await asyncio.to_thread(np.concatenate, arrays)
         return np.concatenate(arrays)
-
-    def shown(self, array: NDArray[Any], *, original: bool) -> Any:
-        """Value that is sent for all of it."""
-        return shown(array, original=original) if not self.shape else array
 
     async def _array(self, reading: Reading) -> NDArray[Any]:
         if reading.nbytes is None:
@@ -145,7 +141,7 @@ def _light(elements: list[Any], most: int) -> Iterator[list[Any]]:
         yield part
 
 
-def choice_of(command: m.Read, limits: Limits) -> Callable[[tuple[int, ...]], Selection] | None:
+def choice_of(command: m.Read | m.PlainRead, limits: Limits) -> Callable[[tuple[int, ...]], Selection] | None:
     """What makes a selection of the one that a request spells, once the shape is known; None for everything."""
     spelling = command.selection
     return None if spelling is None else lambda shape: read_selection(spelling, shape, limits.selections)

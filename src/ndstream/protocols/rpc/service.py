@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
@@ -30,13 +31,15 @@ from ndstream.errors import (
     TooLarge,
     WrongKind,
 )
+from ndstream.protocols.rpc import codec
 from ndstream.protocols.rpc import messages as m
 from ndstream.protocols.rpc import operations as o
 from ndstream.protocols.rpc.codes import Refused
 from ndstream.protocols.rpc.describing import Describing
 from ndstream.protocols.rpc.reading import Data, choice_of, read_data
 from ndstream.protocols.rpc.selections import read_selection
-from ndstream.protocols.rpc.values import Stored, payload_of, to_array, to_stored
+from ndstream.protocols.rpc.values import Presentation, Stored, payload_of, presentation_of, shown, to_array, to_stored
+from ndstream.wire.framing import Buffer
 
 T = TypeVar("T")
 
@@ -153,7 +156,7 @@ class Commands:
             if isinstance(node, model.Dataset) and node.shape is None and command.selection is None:
                 return {"status": "success", "data": None}
             raise error
-        piece = min(m.PIECE, caller.frame // 2)
+        piece = _piece(caller)
         if command.stream and caller.streams and data.shape and (data.nbytes > piece or not data.fixed):
             return data.parts(piece)
         if data.nbytes > most:
@@ -167,27 +170,42 @@ class Commands:
             return Bulk(lambda: self._whole(command, data, caller), data.aclose)
         return await self._whole(command, data, caller)
 
-    def read_at_hand(self, command: m.Read, caller: Caller) -> Fields | None:
-        """Carry out a read of one selection at once; None when that takes waiting, or is to be refused."""
-        if self._prompt is None or command.selections is not None:
+    def read_at_hand(self, read: m.PlainRead, caller: Caller) -> list[Buffer] | Fields | None:
+        """Carry out a read at once.
+
+        Returns
+        -------
+        list of buffers, or dict, or None
+            Payload of the reply, or its fields; None when it takes waiting, or is to be answered otherwise.
+
+        Raises
+        ------
+        NDStreamError
+        """
+        if self._prompt is None:
             return None
-        choice = choice_of(command, self._limits)
-        reading = self._prompt.read_at_hand(self._path, command.path, caller.access, choice)
-        if reading is None:
+        choice = choice_of(read, self._limits)
+        reading = self._prompt.read_at_hand(self._path, read.path, caller.access, choice)
+        if reading is None or reading.ready is None:
             return None
+        most = min(_longest(read, caller), _piece(caller))
+        presentation = presentation_of(reading.dtype)
+        if presentation.as_stored and reading.shape and 0 < len(reading.ready) <= most:
+            return _mould(presentation, reading.shape, caller.original).filled(reading.ready, read.id)
         data = Data([reading], joined=False)
-        most = _longest(command, caller)
-        array = data.at_hand() if data.nbytes <= min(most, m.PIECE) else None
-        if array is None or (data.maybe_serialized and command.selection is None):
+        array = data.at_hand() if data.nbytes <= most else None
+        if array is None or (data.maybe_serialized and read.selection is None):
             return None
-        return _of_array(data, array, caller)
+        return _of_array(array, data.shape, original=caller.original)
 
     async def _whole(self, command: m.Read, data: Data, caller: Caller) -> Fields:
         array = await data.whole()
         value: Any = array
         if data.maybe_serialized and command.selection is None and command.selections is None:
             value = await self._describing.deserialized(command.path, array, caller.access)
-        return _of_array(data, array, caller) if value is array else {"status": "success", "data": value}
+        if value is not array:
+            return {"status": "success", "data": value}
+        return _of_array(array, data.shape, original=caller.original)
 
     async def _kind_of(self, path: str, access: Access, error: NotFound) -> NDStreamError:
         """Error that says more than that there is no such dataset, if there is something else."""
@@ -439,16 +457,29 @@ async def _events(store: WritableStore, path: str, access: Access, since: int | 
         yield {"event": msgspec.to_builtins(event)}
 
 
-def _longest(command: m.Read, caller: Caller) -> int:
+def _longest(command: m.Read | m.PlainRead, caller: Caller) -> int:
     """Bytes that a reply may have."""
     return caller.frame if command.max_bytes is None else min(command.max_bytes, caller.frame)
 
 
-def _of_array(data: Data, array: NDArray[Any], caller: Caller) -> Fields:
-    fields: Fields = {"status": "success", "data": data.shown(array, original=caller.original)}
-    if not caller.original:
-        fields["shape"] = list(data.shape)
+def _piece(caller: Caller) -> int:
+    """Bytes of data in a frame of a streamed reply; a reply of no more is whole."""
+    return min(m.PIECE, caller.frame // 2)
+
+
+def _of_array(array: NDArray[Any], shape: tuple[int, ...], *, original: bool) -> Fields:
+    fields: Fields = {"status": "success", "data": shown(array, original=original)}
+    if not original:
+        fields["shape"] = list(shape)
     return fields
+
+
+@lru_cache(maxsize=1024)
+def _mould(presentation: Presentation, shape: tuple[int, ...], original: bool) -> codec.Mould:
+    """Make what replies with an array of this type and shape have in common, or find it."""
+    array = presentation.of_bytes(memoryview(b""), shape)
+    form = m.Form.MSGPACK if original else m.Form.EXTENDED
+    return codec.Mould(_of_array(array, shape, original=original), form, array.nbytes)
 
 
 def _success(caller: Caller, message: str, fields: Fields | None = None) -> Fields:

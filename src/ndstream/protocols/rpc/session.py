@@ -50,6 +50,11 @@ class Session:
         """Whether a reply may have several frames."""
         return self.binary and "stream" in self.features
 
+    @property
+    def plain(self) -> bool:
+        """Whether a `PlainRead` may have everything that it can have, and is answered without compression."""
+        return self.streams and self.features >= {"ids", "selection"} and not self.compresses
+
     def check(self, request: m.Request) -> None:
         """Refuse what was not agreed on.
 

@@ -186,6 +186,11 @@ class Presentation:
     ------
     UnsupportedDType
         They do not travel.
+
+    Attributes
+    ----------
+    as_stored : bool
+        Whether elements are shown as the bytes that are stored, and can be nothing else.
     """
 
     def __init__(self, dtype: DType) -> None:
@@ -194,10 +199,12 @@ class Presentation:
             raise UnsupportedDType("elements of this type do not travel over this protocol")
         self.dtype = found
         self.fixed = is_fixed(found)
+        self.as_stored = False
         if self.fixed:
             self._spelled = arrays.packed_dtype(to_numpy(packed(found)))
             self._recast = Recast(found, self._spelled)
             self._texts = _holds_text(found)
+            self.as_stored = self._recast.is_identity and not self._texts and found != SERIALIZED
 
     def of_bytes(self, data: memoryview, shape: tuple[int, ...]) -> NDArray[Any]:
         """Array of elements of a fixed type as they are stored; a view when they are shown as they are."""

@@ -116,7 +116,7 @@ class Chunks:
                 first, last = self._needed(part)
                 near = self._pool.take(self.nbytes)
                 offset = int(self._offsets[row]) + first
-                if last - first > _AT_ONCE or not self._file.read_now(offset, near[first:last]):
+                if last - first > _AT_ONCE or not self._file.read_now(offset, near[first:last].data):
                     return False
                 chunk = near.view(self.itemtype).reshape(self.grid)
             result[part.target] = chunk[part.source]

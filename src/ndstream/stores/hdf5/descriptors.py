@@ -91,12 +91,12 @@ class OpenFile:
             if not complete:
                 self.read(offset, out[start:stop])
 
-    def read_now(self, offset: int, out: NDArray[np.uint8]) -> bool:
+    def read_now(self, offset: int, out: memoryview) -> bool:
         """Do the same if it takes no waiting, because the page cache has it all; False leaves `out` undefined."""
         if _NOWAIT is None:
             return False
         try:
-            return os.preadv(self._fd, (out.data,), offset, _NOWAIT) == out.size
+            return os.preadv(self._fd, (out,), offset, _NOWAIT) == len(out)
         except OSError as error:
             if error.errno in _NOT_NOW:
                 return False

@@ -155,7 +155,7 @@ class Reader:
         if isinstance(layout, Chunked):
             ready = _chunks_at_once(self._chunks(file, located, layout, itemsize), selection)
         else:
-            ready = _runs_at_once(file, layout, selection, itemsize)
+            ready = _runs_at_once(file, layout, selection, itemsize, nbytes)
         if ready is None:
             return None
         file.check()
@@ -257,23 +257,26 @@ def _refresh(chunks: Chunks, located: Located) -> None:
     chunks.refresh(located.layout, located.dataset.shape or ())
 
 
-def _runs_at_once(file: OpenFile, layout: Contiguous, selection: Selection, itemsize: int) -> memoryview | None:
-    """Read a few runs without waiting; None when that is not possible."""
+def _runs_at_once(
+    file: OpenFile, layout: Contiguous, selection: Selection, itemsize: int, nbytes: int
+) -> memoryview | None:
+    """Read a few runs, `nbytes` together, without waiting; None when that is not possible."""
     if layout.offset is None:
         return None
-    out = np.empty(selection.count * itemsize, np.uint8)
     single = selection.run_start
     if single is not None:
-        return out.data if file.read_now(layout.offset + single * itemsize, out) else None
+        whole = memoryview(bytearray(nbytes))
+        return whole if file.read_now(layout.offset + single * itemsize, whole) else None
     starts, lengths = selection.runs()
     if starts.size > _FEW:
         return None
+    out = np.empty(nbytes, np.uint8)
     at = 0
     for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
-        nbytes = length * itemsize
-        if not file.read_now(layout.offset + start * itemsize, out[at : at + nbytes]):
+        end = at + length * itemsize
+        if not file.read_now(layout.offset + start * itemsize, out[at:end].data):
             return None
-        at += nbytes
+        at = end
     return out.data
 
 

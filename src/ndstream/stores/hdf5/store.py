@@ -147,7 +147,8 @@ class HDF5Store:
         self, path: str, name: str, access: Access, selection: Selection | Callable[[tuple[int, ...]], Selection] | None
     ) -> Reading | None:
         """See `ndstream.core.ports.Prompt`."""
-        name = self._absolute(name)
+        if not name.startswith("/"):
+            name = "/" + name
         found = self._catalog.locate_file(path, access)
         owned = self._owners and self._owners.active(found)
         try:

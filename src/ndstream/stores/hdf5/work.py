@@ -119,7 +119,7 @@ class Loading:
         """Do the same if it takes no waiting, because the page cache has it all; False leaves `out` undefined."""
         at = 0
         for offset, count in self._ranges:
-            if not self._file.read_now(offset, out[at : at + count]):
+            if not self._file.read_now(offset, out[at : at + count].data):
                 return False
             at += count
         return True
