@@ -66,6 +66,10 @@ class Enum(_DType, frozen=True, kw_only=True, tag="enum"):
     base: Integer
     members: dict[str, int]
 
+    def __hash__(self) -> int:
+        """Let what is made for a type be kept under it, as for all others."""
+        return hash((self.base, frozenset(self.members.items())))
+
 
 class String(_DType, frozen=True, kw_only=True, tag="string"):
     """Text of `size` bytes, or of variable length when `size` is None."""

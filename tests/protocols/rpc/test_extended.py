@@ -237,6 +237,7 @@ KINDS = {
     "unicode": np.array(["\u00e9", "x"], object),
     "records": np.array([(1, 2.5), (3, 4.5)], [("a", ">i2"), ("b", "<f4")]),
     "bytes": np.arange(5, dtype="u1"),
+    "enumeration": np.array([0, 1], h5py.enum_dtype({"off": 0, "on": 1}, "i1")),
 }
 
 

@@ -95,6 +95,7 @@ class WireType:
         return Recast(self.stored, self.target, pool)
 
 
+@lru_cache(maxsize=512)
 def wire_type(dtype: DType) -> WireType:
     """Find out how elements of a type travel.
 
@@ -103,25 +104,13 @@ def wire_type(dtype: DType) -> WireType:
     WireType
         With the `carrier` "nothing", as opaque bytes, for what cannot be read at all.
     """
+    found = readable(dtype)
+    if found is None:
+        return _unreadable(dtype)
     try:
-        return _cached(dtype)
-    except TypeError:  # an enumeration holds a dictionary: no hash
-        return _wire_type(dtype)
-
-
-@lru_cache(maxsize=512)
-def _cached(dtype: DType) -> WireType:
-    return _wire_type(dtype)
-
-
-def _wire_type(stored: DType) -> WireType:
-    dtype = readable(stored)
-    if dtype is None:
-        return _unreadable(stored)
-    try:
-        return _fixed(stored, dtype) if is_fixed(dtype) else _variable(stored, dtype)
+        return _fixed(dtype, found) if is_fixed(found) else _variable(dtype, found)
     except UnsupportedDType:  # numpy has no such type on this machine
-        return _unreadable(stored)
+        return _unreadable(dtype)
 
 
 def _unreadable(dtype: DType) -> WireType:
