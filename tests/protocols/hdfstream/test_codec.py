@@ -61,6 +61,24 @@ def test_a_slice_in_either_spelling() -> None:
         assert request.slices.extents == ((1, 2),)
 
 
+naturals = st.integers(0, (1 << 64) - 1)
+boxes = st.lists(st.tuples(naturals, naturals) | st.tuples(st.integers(-2, 2), st.floats() | st.none()), max_size=34)
+
+
+@given(name=st.text(max_size=4), box=boxes, backwards=st.booleans())
+def test_a_box_alone_is_read_as_with_a_depth(name: str, box: list[Any], backwards: bool) -> None:
+    asked = {"object": name, "slice": box}
+    found: list[Any] = []
+    for more in ({}, {"max_depth": 0}):
+        each = asked | more
+        try:
+            request = body(dict(reversed(each.items())) if backwards else each)
+            found.append((request.object, request.depth, request.limit, request.slices and request.slices.extents))
+        except InvalidRequest as error:
+            found.append((type(error), str(error)))
+    assert found[0] == found[1]
+
+
 def test_a_limit_of_a_body_may_be_long_that_of_a_query_not() -> None:
     assert body({"data_size_limit": 2**40}).limit == 2**40
     with pytest.raises(InvalidRequest):

@@ -22,7 +22,9 @@ from ndstream.protocols.hdfstream import codec
 from ndstream.protocols.hdfstream.cache import DocumentCache
 from ndstream.protocols.hdfstream.messages import Request
 from ndstream.protocols.hdfstream.service import HDFStream
+from ndstream.protocols.hdfstream.streams import encoded_at_once, open_stream
 from ndstream.stores.memory import MemoryStore
+from ndstream.wire.buffers import BufferPool
 
 PAIRS = dtypes.Array(base=dtypes.Integer(size=2, order=">"), shape=(2, 3))
 
@@ -136,6 +138,17 @@ def test_wrong_slices_of_such_axes_are_refused_and_nothing_stays_open(slices: An
     with pytest.raises(error):
         ask(store, slices)
     assert all(reading.closed for reading in store.readings)
+
+
+@pytest.mark.parametrize("extended", [True, False])
+@pytest.mark.parametrize("kind", ["<i4", ">f8", "|S3", "<c8", "|b1", [("a", "<i2"), ("b", "<f4")], "<u1"])
+def test_what_is_at_hand_is_encoded_as_any_stream_is(kind: Any, extended: bool) -> None:
+    values = np.zeros((2, 300), kind)
+    values.view("u1")[:] = np.arange(values.nbytes // 2, dtype="u4").astype("u1")
+    reading = Fixed(dtypes.from_numpy(values.dtype), values.shape, values.tobytes(), 1, True)
+    stream = open_stream(reading, BufferPool(0), extended=extended)
+    whole = encoded_at_once(reading, extended=extended)
+    assert whole is None if kind == ">f8" else whole == stream.ready
 
 
 @pytest.mark.parametrize("ready", [True, False])

@@ -16,7 +16,7 @@ from msgspec import UNSET, Raw
 
 from ndstream.core.limits import Limits
 from ndstream.errors import InvalidRequest, NDStreamError, TooLarge
-from ndstream.protocols.hdfstream.messages import INT32_MAX, Body, Request, Slices
+from ndstream.protocols.hdfstream.messages import INT32_MAX, Body, BoxBody, Request, Slices
 from ndstream.protocols.hdfstream.slices import parse_arrays, parse_text
 from ndstream.wire.ndmsgpack import Buffer, array_header
 
@@ -24,6 +24,9 @@ DESCRIBE = Request()
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_body = msgspec.msgpack.Decoder(Body).decode
+_decode_box = msgspec.msgpack.Decoder(BoxBody).decode
+_TWO_KEYS = 0x82  # a map of two entries: those of a box, each once
+_SHORT = 4096  # bytes of a body that may ask for one box
 _INTEGER = re.compile(r"[+-]?[0-9]{1,10}", re.ASCII)
 _EMPTY_MAP = b"\x80"
 _LONG_MAPS = {0xDE: 2, 0xDF: 4}  # tags of msgpack maps to the bytes of their lengths
@@ -68,10 +71,27 @@ def parse_body(body: bytes | bytearray, limits: Limits) -> Request:
     """
     if body == _EMPTY_MAP:
         return DESCRIBE
+    box = _parse_box(body, limits)
+    if box is not None:
+        return box
     try:
         return _parse_body(body, limits)
     except InvalidRequest as error:
         raise type(error)(f"Unable to decode request: {error}") from error
+
+
+def _parse_box(body: bytes | bytearray, limits: Limits) -> Request | None:
+    """Read a body that asks for one box; None when it is another, or anything is wrong with it."""
+    if not body or body[0] != _TWO_KEYS or len(body) > _SHORT:
+        return None
+    try:
+        box = _decode_box(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    name = box.object
+    if not name.isascii() or len(name) > limits.path_length or "\0" in name:
+        return None
+    return Request(name, slices=Slices(box.slice))
 
 
 def _parse_body(body: bytes | bytearray, limits: Limits) -> Request:

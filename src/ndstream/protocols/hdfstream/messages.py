@@ -19,7 +19,10 @@ ANNOUNCEMENT = "ndstream"  # request header of a client that understands our ext
 INT32_MAX = (1 << 31) - 1
 INT64_MAX = (1 << 63) - 1
 
+MOST_AXES = 32  # of any HDF5 dataset
+
 Extent: TypeAlias = tuple[int, int]
+_Natural: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,6 +32,13 @@ class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_depth: Annotated[int, msgspec.Meta(ge=0, le=INT32_MAX)] | UnsetType = UNSET
     data_size_limit: Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX)] | UnsetType = UNSET
     slice: Raw | UnsetType = UNSET
+
+
+class BoxBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of a POST that asks for one box of elements and says nothing else, as nearly all of those do."""
+
+    object: str
+    slice: Annotated[tuple[tuple[_Natural, _Natural], ...], msgspec.Meta(min_length=1, max_length=MOST_AXES)]
 
 
 class Slices(msgspec.Struct, frozen=True, eq=False):

@@ -113,13 +113,14 @@ async def _refuse(send: Send, error: NDStreamError, status: int | None = None, *
 
 async def _send(answer: Answer, scope: Scope, send: Send) -> None:
     """Send an answer; a failure on the way is raised, for the server to cut the connection."""
-    length = answer.length
+    whole = answer.parts[0] if len(answer.parts) == 1 else None
+    length = len(whole) if isinstance(whole, bytes) else answer.length
     headers = [_CONTENT_TYPE] if length is None else [_CONTENT_TYPE, (b"content-length", b"%d" % length)]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     if scope["method"] == "HEAD":
         await send({"type": "http.response.body", "body": b""})
         return
-    if len(answer.parts) == 1 and isinstance(whole := answer.parts[0], bytes | memoryview):
+    if isinstance(whole, bytes | memoryview):
         await send({"type": "http.response.body", "body": whole})
         return
     out = Outgoing(scope, send, sized=length is not None)

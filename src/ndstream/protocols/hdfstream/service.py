@@ -24,7 +24,7 @@ from ndstream.protocols.hdfstream.cache import DocumentCache
 from ndstream.protocols.hdfstream.documents import WIDEST, Describer, directory_document, file_entry, reveal
 from ndstream.protocols.hdfstream.messages import Request, Slices
 from ndstream.protocols.hdfstream.slices import select, split
-from ndstream.protocols.hdfstream.streams import Stream, WatchedStream, open_stream
+from ndstream.protocols.hdfstream.streams import Stream, WatchedStream, encoded_at_once, open_stream
 from ndstream.protocols.hdfstream.wire_types import wire_type
 from ndstream.wire.buffers import BufferPool
 from ndstream.wire.ndmsgpack import Buffer
@@ -137,15 +137,21 @@ class HDFStream:
 
         reading = await self._store.read(path, name, access, choose)
         try:
-            stream = open_stream(reading, self._pool, extended=extended, inner=_inner(reading, slices, extended))
-            ready = stream.ready
+            part = self._encoded(reading, slices, extended)
         except BaseException:
             await reading.aclose()
             raise
-        if ready is None:
-            return Answer((stream,))
-        await reading.aclose()
-        return Answer((ready,))
+        if isinstance(part, bytes | memoryview):
+            await reading.aclose()
+        return Answer((part,))
+
+    def _encoded(self, reading: Reading, slices: Slices, extended: bool) -> Part:
+        """Encode what a reading gives: all of it, when it is small and at hand."""
+        if slices.rank == len(reading.shape) and (whole := encoded_at_once(reading, extended=extended)) is not None:
+            return whole
+        stream = open_stream(reading, self._pool, extended=extended, inner=_inner(reading, slices, extended))
+        ready = stream.ready
+        return stream if ready is None else ready
 
     # -- objects --
 

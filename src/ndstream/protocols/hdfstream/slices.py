@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from ndstream.core.limits import Limits
 from ndstream.core.selection import Selection, Span, ranges
 from ndstream.errors import InvalidRequest, InvalidSelection, OutOfBounds, ProtocolError, TooLarge
-from ndstream.protocols.hdfstream.messages import INT64_MAX, Extent, Slices
+from ndstream.protocols.hdfstream.messages import INT64_MAX, MOST_AXES, Extent, Slices
 from ndstream.wire.integers import read_integers
 
-MOST_AXES = 32  # of any HDF5 dataset
 _SMALL = 1 << 12  # bytes of an array spelling that are decoded into Python numbers
 
 T = TypeVar("T")

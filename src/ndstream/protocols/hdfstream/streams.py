@@ -80,6 +80,18 @@ def open_stream(reading: Reading, pool: BufferPool, *, extended: bool, inner: Sl
     return ElementStream(reading, extended=extended)
 
 
+def encoded_at_once(reading: Reading, *, extended: bool) -> bytes | None:
+    """Encode what is at hand and travels as it is stored, in fewer steps than `open_stream`; None for all else."""
+    ready = reading.ready
+    wire = wire_type(reading.dtype)
+    if not ready or wire.carrier != "bytes" or wire.recast is not None or wire.dims:
+        return None
+    nbytes = len(ready)
+    if wire.target is None or nbytes != wire.target.itemsize * prod(reading.shape):
+        return None
+    return b"".join((_prefix(wire, reading.shape, nbytes, extended=extended), bin_header(nbytes), ready))
+
+
 class ArrayStream:
     """Elements of a fixed size: the prefix, then the bytes in bins (SPEC.md, "Arrays")."""
 

@@ -78,7 +78,25 @@ class Reader:
         file: OpenFile | None = None,
         watch: Watch | None = None,
     ) -> Reading:
-        """Prepare to read; what is small is read at once.
+        """Read at once what is `at_hand`, and `prepare` to read what is not.
+
+        Parameters, and errors, are those of `prepare`.
+        """
+        ready = self.at_hand(located, selection, file=file)
+        if ready is not None:
+            return ready
+        return await self.prepare(located, selection, fetch, file=file, watch=watch)
+
+    async def prepare(
+        self,
+        located: Located,
+        selection: Selection,
+        fetch: Fetch,
+        *,
+        file: OpenFile | None = None,
+        watch: Watch | None = None,
+    ) -> Reading:
+        """Prepare to read what is not at hand; what is small is read now.
 
         Parameters
         ----------
@@ -96,8 +114,7 @@ class Reader:
         Returns
         -------
         Reading
-            With `ready` set when all is at hand, which it always is for `Limits.inline_data` bytes or less of a fixed
-            type.
+            With `ready` set for `Limits.inline_data` bytes or less of a fixed type.
 
         Raises
         ------
@@ -110,9 +127,6 @@ class Reader:
         layout = located.layout
         if isinstance(layout, Library):
             return await self._from_library(located, layout, selection, fetch, watch)
-        ready = self.at_hand(located, selection, file=file)
-        if ready is not None:
-            return ready
         dtype, itemsize = located.dataset.dtype, located.itemsize
         assert itemsize is not None and not isinstance(layout, Inline)
         nbytes = selection.count * itemsize
@@ -134,7 +148,7 @@ class Reader:
     def at_hand(self, located: Located, selection: Selection, *, file: OpenFile | None = None) -> ReadyReading | None:
         """Read at once what is small, and takes no waiting and no decoding; None when it is not so.
 
-        Parameters, and errors, are those of `open`.
+        Parameters, and errors, are those of `prepare`.
         """
         layout = located.layout
         if isinstance(layout, Library):

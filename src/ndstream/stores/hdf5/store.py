@@ -21,7 +21,6 @@ from ndstream.core.limits import DEFAULT_LIMITS, KiB, Limits
 from ndstream.core.model import Dataset, Directory, File, Group, Node
 from ndstream.core.operations import Committed, Event, Operation
 from ndstream.core.ports import Access, Detail, Reading, StoredReading, StoreFactory, Writing
-from ndstream.core.selection import Selection
 from ndstream.errors import Corrupt, Forbidden, NotFound, Replaced, TooLarge
 from ndstream.stores.hdf5.cache import ByteCache
 from ndstream.stores.hdf5.catalog import Catalog, Found
@@ -30,7 +29,7 @@ from ndstream.stores.hdf5.generation import generation_of
 from ndstream.stores.hdf5.library import Fetch as FetchBox
 from ndstream.stores.hdf5.listing import is_text
 from ndstream.stores.hdf5.messages import Describe, Described, Fetch, Fetched, Locate, Located, Target
-from ndstream.stores.hdf5.owners import Owners, chosen, weight
+from ndstream.stores.hdf5.owners import Choice, Owners, chosen, weight
 from ndstream.stores.hdf5.pool import Pool
 from ndstream.stores.hdf5.reader import Reader
 
@@ -123,29 +122,31 @@ class HDF5Store:
 
         return await self._settled(path, access, work)
 
-    async def read(
-        self, path: str, name: str, access: Access, selection: Selection | Callable[[tuple[int, ...]], Selection] | None
-    ) -> Reading:
+    async def read(self, path: str, name: str, access: Access, selection: Choice) -> Reading:
         """See `Store`."""
         name = self._absolute(name)
+        try:
+            return await self._read(path, name, access, selection)
+        except Replaced:
+            return await self._read(path, name, access, selection)
 
-        async def work(found: Found) -> Reading:
-            owned = self._owners and self._owners.active(found)
-            if self._owners and owned:
-                return await self._owners.read(owned, name, access, selection)
-            kept = await self._located(found, name, access)
-            try:
-                target = _target(found, name, access)
-                return await self._reader.open(kept, chosen(selection, kept, name), self._fetch(target))
-            except Replaced:
-                self._kept.discard(_layout_key(found, name, access))
-                raise
+    async def _read(self, path: str, name: str, access: Access, choice: Choice) -> Reading:
+        found = self._catalog.locate_file(path, access)
+        owned = self._owners and self._owners.active(found)
+        if self._owners and owned:
+            return await self._owners.read(owned, name, access, choice)
+        kept = self._known(found, name, access) or await self._located(found, name, access)
+        try:
+            selection = chosen(choice, kept, name)
+            ready = self._reader.at_hand(kept, selection)
+            if ready is not None:
+                return ready
+            return await self._reader.prepare(kept, selection, self._fetch(_target(found, name, access)))
+        except Replaced:
+            self._kept.discard(_layout_key(found, name, access))
+            raise
 
-        return await self._settled(path, access, work)
-
-    def read_at_hand(
-        self, path: str, name: str, access: Access, selection: Selection | Callable[[tuple[int, ...]], Selection] | None
-    ) -> Reading | None:
+    def read_at_hand(self, path: str, name: str, access: Access, selection: Choice) -> Reading | None:
         """See `ndstream.core.ports.Prompt`."""
         if not name.startswith("/"):
             name = "/" + name
@@ -154,19 +155,12 @@ class HDF5Store:
         try:
             if self._owners and owned:
                 return self._owners.read_at_hand(owned, name, access, selection)
-            kept: Located | None = self._kept.get(_layout_key(found, name, access))
-            if kept is None or not _is_current(kept, found):
-                return None
-            ready = self._reader.at_hand(kept, chosen(selection, kept, name))
+            kept = self._known(found, name, access)
+            return None if kept is None else self._reader.at_hand(kept, chosen(selection, kept, name))
         except (Replaced, Corrupt, TooLarge):
             return None  # whoever waits finds out what the matter is, and says it
-        if ready is not None:
-            self._counters.add("cache_hits", label="locate")
-        return ready
 
-    async def stored(
-        self, path: str, name: str, access: Access, selection: Selection | Callable[[tuple[int, ...]], Selection] | None
-    ) -> StoredReading:
+    async def stored(self, path: str, name: str, access: Access, selection: Choice) -> StoredReading:
         """See `ndstream.core.ports.StoredChunks`."""
         name = self._absolute(name)
 
@@ -174,7 +168,7 @@ class HDF5Store:
             owned = self._owners and self._owners.active(found)
             if self._owners and owned:
                 return await self._owners.stored(owned, name, access, selection)
-            kept = await self._located(found, name, access)
+            kept = self._known(found, name, access) or await self._located(found, name, access)
             try:
                 return self._reader.open_stored(kept, chosen(selection, kept, name))
             except Replaced:
@@ -283,14 +277,19 @@ class HDF5Store:
             self._kept.put(key, described, _ENTRY + _BULK * text + data)
         return described
 
-    async def _located(self, found: Found, name: str, access: Access) -> Located:
-        key = _layout_key(found, name, access)
-        kept: Located | None = self._kept.get(key)
-        self._counters.add("cache_misses" if kept is None else "cache_hits", label="locate")
+    def _known(self, found: Found, name: str, access: Access) -> Located | None:
+        """Where a dataset is, if that is known and still so."""
+        kept: Located | None = self._kept.get(_layout_key(found, name, access))
         if kept is None or not _is_current(kept, found):
-            target = _target(found, name, access)
-            kept = await self._flights.join(key, lambda: self._locate(key, target))
+            return None
+        self._counters.add("cache_hits", label="locate")
         return kept
+
+    async def _located(self, found: Found, name: str, access: Access) -> Located:
+        """Where a dataset is, as a worker says."""
+        self._counters.add("cache_misses", label="locate")
+        key, target = _layout_key(found, name, access), _target(found, name, access)
+        return await self._flights.join(key, lambda: self._locate(key, target))
 
     async def _locate(self, key: Hashable, target: Target) -> Located:
         located = await self._pool.call(Locate(target=target))
