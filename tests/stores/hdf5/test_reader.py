@@ -451,6 +451,32 @@ def test_boxes_from_a_worker_make_every_selection(data: st.DataObject) -> None:
     _run(data.draw(st.sampled_from((Limits(), _TINY))), work)
 
 
+@pytest.mark.parametrize(
+    ("key", "asked"),
+    [
+        ((3, slice(4, 8)), [((3, 4), (1, 4), (1, 1))]),
+        ((slice(4, 6), slice(None)), [((4, 0), (2, 10), (1, 1))]),
+        ((slice(3, 5), 2), [((3, 2), (1, 1), (1, 1)), ((4, 2), (1, 1), (1, 1))]),
+        ((3, slice(4, 8, 2)), [((3, 4), (1, 3), (1, 1))]),
+    ],
+)
+def test_of_each_cell_one_box_is_asked_for(key: Any, asked: list[Any]) -> None:
+    values = np.arange(80, dtype="<i4").reshape(8, 10)
+    found: list[Any] = []
+
+    async def fetch(start: Any, count: Any, step: Any, most: int) -> bytes:
+        found.append((start, count, step))
+        return _box(values, start, count, step).tobytes()
+
+    async def work(reader: Reader) -> None:
+        selection = select(key, values.shape)
+        expected = np.ascontiguousarray(values[key]).tobytes()
+        assert await _read(reader, _library(Integer(size=4), values.shape, (4, 10)), selection, fetch) == expected
+        assert found == asked
+
+    _run(Limits(), work)
+
+
 def test_an_answer_of_the_wrong_size_is_not_believed() -> None:
     async def short(*_: Any) -> bytes:
         return b"123"

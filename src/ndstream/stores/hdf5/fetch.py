@@ -48,7 +48,8 @@ def read_box(dataset: h5d.DatasetID, box: Box, *, most: int, name_of: NameOf) ->
     UnsupportedDType, UnsupportedFilter
         There is no way to read the type, or to undo a filter.
     """
-    _check(dataset.get_space(), box)
+    space = dataset.get_space()
+    _check(space, box)
     kind = kind_of(dataset.get_type())
     if kind.target is None:
         raise UnsupportedDType("elements of this type cannot be read")
@@ -58,12 +59,12 @@ def read_box(dataset: h5d.DatasetID, box: Box, *, most: int, name_of: NameOf) ->
     if kind.size is not None:
         data = np.empty(total * kind.size, np.uint8)
         if total:
-            _read(dataset, box, data, kind)
+            _read(dataset, space, box, data, kind)
         return data.tobytes()
     elements: list[Any] = []
     for part in _parts(box):
         array: NDArray[Any] = np.empty(prod(part[1]), kind.spelled)
-        _read(dataset, part, array, kind)
+        _read(dataset, space, part, array, kind)
         found = flatten(array, kind.target, name_of=name_of)
         most -= weight(found)
         if most < 0:
@@ -103,10 +104,9 @@ def _check(space: h5s.SpaceID, box: Box) -> None:
             raise OutOfBounds(f"{count} elements from {start}, {step} apart, leave an axis of {size}")
 
 
-def _read(dataset: h5d.DatasetID, box: Box, target: NDArray[Any], kind: Kind) -> None:
-    """Read a box that is not empty into `target`, which has room for it."""
+def _read(dataset: h5d.DatasetID, space: h5s.SpaceID, box: Box, target: NDArray[Any], kind: Kind) -> None:
+    """Read a box that is not empty into `target`, which has room for it; selects it in `space`."""
     start, count, step = box
-    space = dataset.get_space()
     if count:
         space.select_hyperslab(start, count, step)
     try:

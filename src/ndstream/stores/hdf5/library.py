@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndstream.core.limits import Limits
-from ndstream.core.selection import Part, Selection
+from ndstream.core.selection import Part, Selection, Span
 from ndstream.errors import Corrupt, TooLarge
 from ndstream.stores.hdf5.items import element_type
 from ndstream.stores.hdf5.layout import Library
@@ -52,6 +52,21 @@ class Boxes:
         self._shape = shape
         self._fetch = fetch
         self._most = limits.piece if itemsize else limits.request_memory
+
+    async def single(self, selection: Selection) -> memoryview | None:
+        """Fetch a selection of a fixed type that is one box in one cell of the grid, as it comes; None for others."""
+        start, count = [], []
+        for axis, length in zip(selection.axes, self.grid, strict=True):
+            if not isinstance(axis, Span) or axis.step != 1 or not axis.count:
+                return None
+            if axis.start // length != (axis.start + axis.count - 1) // length:
+                return None
+            start.append(axis.start)
+            count.append(axis.count)
+        data = await self._fetch(tuple(start), tuple(count), (1,) * len(count), self._most)
+        if not isinstance(data, bytes) or len(data) != math.prod(count) * (self._itemsize or 0):
+            raise Corrupt(f"another number of elements was read than the {math.prod(count)} that were expected")
+        return memoryview(data)
 
     async def bytes_of(self, block: Selection, pool: BufferPool) -> NDArray[np.uint8]:
         """Fetch a block of a fixed type; uint8, C order."""

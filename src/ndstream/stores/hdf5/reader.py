@@ -222,7 +222,8 @@ class Reader:
         reading = LibraryReading(dtype, itemsize, layout, selection, boxes, self._means, watch)
         if reading.nbytes is None or reading.nbytes > self._means.limits.inline_data:
             return reading
-        return ReadyReading(dtype, selection.shape, await whole(reading))
+        single = await boxes.single(selection)
+        return ReadyReading(dtype, selection.shape, await whole(reading) if single is None else single)
 
     def _chunks(self, file: OpenFile, located: Located, layout: Chunked, itemsize: int) -> Chunks:
         limits = self._means.limits

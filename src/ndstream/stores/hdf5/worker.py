@@ -127,7 +127,8 @@ class Worker:
         box = (request.start, request.count, request.step)
         data = read_box(found.object, box, most=request.most, name_of=Names(found.file, found.object))
         file.check(request.target.generation)
-        found.file.check(found.file.generation)
+        if found.file is not file:
+            found.file.check(found.file.generation)
         return Fetched(data=data)
 
     def _open(self, target: Target) -> tuple[OpenFile, Resolver]:
