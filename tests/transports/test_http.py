@@ -7,6 +7,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -291,3 +292,21 @@ def test_a_certificate_of_a_named_authority_is_trusted(
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     with transport(secure_server, verify=str(tmp_path / "ca.pem")) as opened:
         assert opened.drive(get)[1] == BODY
+
+
+def test_a_small_body_leaves_together_with_its_head() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with ThreadPoolExecutor(1) as thread:
+            transport = HTTPTransport(f"http://127.0.0.1:{port}")
+            request = Request(method="POST", path="/x", body=(b"head", memoryview(b"tail")))
+            asked = thread.submit(transport.open, request)
+            connection, _ = listener.accept()
+            with connection:
+                received = connection.recv(1 << 16)
+                connection.sendall(b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n")
+                with asked.result() as exchange:
+                    assert exchange.head.status == 204
+            transport.close()
+    assert received.startswith(b"POST /x HTTP/1.1\r\n")
+    assert received.endswith(b"\r\n\r\nheadtail")

@@ -31,6 +31,7 @@ from ndstream.errors import (
     TimedOut,
     TransportError,
 )
+from ndstream.transports.joining import JoiningHTTPConnection, JoiningHTTPSConnection
 from ndstream.transports.works import Works
 from ndstream.wire.flow import (
     Course,
@@ -367,7 +368,9 @@ class HTTPTransport:
             elif isinstance(self._verify, str):
                 options = {"ca_certs": self._verify}
         with _Translated(self.base, self.limits.connect_timeout):
-            return urllib3.connection_from_url(self.base, maxsize=POOLED, **options)
+            pool = urllib3.connection_from_url(self.base, maxsize=POOLED, **options)
+        pool.ConnectionCls = JoiningHTTPSConnection if pool.scheme == "https" else JoiningHTTPConnection
+        return pool
 
 
 def _straight(response: urllib3.BaseHTTPResponse) -> http.client.HTTPResponse | None:
