@@ -167,3 +167,26 @@ def test_small_answers_do_not_wait_for_acknowledgements(start: Start) -> None:
         (connection,) = server._uvicorn.server_state.connections
         raw = connection.transport.get_extra_info("socket")
         assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_head_and_body_of_an_answer_leave_together(start: Start) -> None:
+    server = start()
+    with dial(server) as sock:
+        for _ in range(3):
+            sock.sendall(REQUEST)
+            received = sock.recv(1 << 16)
+            head, _, body = received.partition(b"\r\n\r\n")
+            assert b"content-length: %d" % len(body) in head.lower()
+            assert body
+
+
+def test_a_head_without_a_body_yet_is_sent(start: Start) -> None:
+    async def later(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+        await receive()
+        assert (await receive())["type"] == "http.disconnect"
+
+    server = start(later)
+    with dial(server) as sock:
+        sock.sendall(REQUEST)
+        assert sock.recv(1 << 16).endswith(b"\r\n\r\n")

@@ -25,6 +25,9 @@ _KEY = "ndstream.connection"
 _FRAMING = 16
 """Bytes on the wire for one byte of a body: more are chunk extensions or trailers without end."""
 
+_SHORT = 1024
+"""Bytes that wait for what follows: heads, as a rule."""
+
 log = logging.getLogger("ndstream.server")
 
 
@@ -32,6 +35,47 @@ def connection_of(scope: Scope) -> Connection | None:
     """Connection that a request came over; None under a server that is not ours."""
     found = scope.get("state", {}).get(_KEY)
     return found if isinstance(found, Connection) else None
+
+
+class _Answers:
+    """Where answers are written to: what is short, such as a head, leaves with what follows in the same step.
+
+    uvicorn writes head and body one after the other, and the event loop sends at once what is written: two system
+    calls here, and two times to wake up for the peer.
+    """
+
+    __slots__ = ("_kept", "_loop", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._kept = b""
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Send behind what was kept, or keep it until this step of the event loop has ended."""
+        kept = self._kept
+        if kept:
+            self._kept = b""
+            self._transport.writelines((kept, data))
+        elif isinstance(data, bytes) and 0 < len(data) <= _SHORT:
+            self._kept = data
+            self._loop.call_soon(self._flush)
+        else:
+            self._transport.write(data)
+
+    def _flush(self) -> None:
+        kept, self._kept = self._kept, b""
+        if kept and not self._transport.is_closing():
+            self._transport.write(kept)
+
+    def close(self) -> None:
+        """Send what was kept, and close."""
+        self._flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Whether nothing more can be sent."""
+        return self._transport.is_closing()
 
 
 class Connection(HttpToolsProtocol):
@@ -46,6 +90,7 @@ class Connection(HttpToolsProtocol):
     """
 
     limits: ClassVar[Limits] = DEFAULT_LIMITS
+    _answers: _Answers
     lost = False
     when_lost: Callable[[], object] | None = None
 
@@ -110,6 +155,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         """Take over the transport."""
         super().connection_made(transport)
+        self._answers = _Answers(transport, self.loop)
         if self.lends:
             transport.set_write_buffer_limits(0)  # so that `emptied` means it
         self.app_state = {**self.app_state, _KEY: self}
@@ -146,6 +192,8 @@ class Connection(HttpToolsProtocol):
         self._raw = self._body = 0
         self._body_waited = 0.0
         super().on_headers_complete()
+        if self.cycle is not None:
+            self.cycle.transport = self._answers  # type: ignore[assignment]  # all that is asked of it there
 
     def on_body(self, body: bytes) -> None:
         """Count what arrives."""
