@@ -49,10 +49,10 @@ def content(aside: Aside, laid: Laid) -> list[bytes]:
 def test_data_is_where_the_batch_says_however_many_come_at_once() -> None:
     async def work() -> None:
         aside = Aside()
-        batches = [batch(*SIZES), batch(3 << 20), batch(*([1 << 20] * 7)), batch(20)]
-        laid = await asyncio.gather(*map(aside.lay, batches))
-        for each, wanted in zip(laid, batches, strict=True):
-            assert content(aside, each) == [bytes(operation.data.data) for operation in wanted.operations]  # type: ignore[union-attr]
+        batches = [SIZES, (3 << 20,), (1 << 20,) * 7, (20,)]
+        laid = await asyncio.gather(*(aside.lay(batch(*sizes)) for sizes in batches))
+        for each, sizes in zip(laid, batches, strict=True):
+            assert content(aside, each) == [data(nbytes, nbytes).tobytes() for nbytes in sizes]
 
     asyncio.run(work())
 

@@ -50,15 +50,17 @@ class Aside:
     Attributes
     ----------
     descriptor : int
-    nbytes : int
-        Of the data that is in it, or on its way there.
     """
 
     def __init__(self) -> None:
-        self.nbytes = 0
         self._file = SpoolFiles().take()
         self.descriptor = self._file.descriptor
         self._ends: dict[int, int] = {}  # of what is in it, by where it begins
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the data that is in it, or on its way there."""
+        return sum(end - begin for begin, end in self._ends.items())
 
     async def lay(self, batch: Batch) -> Laid:
         """Write the large data of a batch to the file, in threads; ends when none of them writes any more.
@@ -82,7 +84,7 @@ class Aside:
 
     def clear(self, begin: int) -> None:
         """Have the room for other data."""
-        self.nbytes -= self._ends.pop(begin) - begin
+        del self._ends[begin]
 
     def _take(self, nbytes: int) -> int:
         """Find the first gap that is large enough; of several that are taken each has one of its own."""
@@ -92,7 +94,6 @@ class Aside:
                 break
             begin = end
         self._ends[begin] = begin + nbytes
-        self.nbytes += nbytes
         return begin
 
     def _write(self, places: list[_Place]) -> None:

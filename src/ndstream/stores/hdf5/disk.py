@@ -43,12 +43,18 @@ class DiskFile:
 
     Not for several threads at once. Raises plain `OSError`: who knows what the file is for says it in words of ours.
     Tests put a subclass in its place that fails or dies at a chosen call.
+
+    Attributes
+    ----------
+    eager : bool
+        Whether `hasten` does anything: for files that will be synchronised.
     """
 
-    __slots__ = ("_ahead", "_kept", "_place", "_thread", "descriptor")
+    __slots__ = ("_ahead", "_kept", "_place", "_thread", "descriptor", "eager")
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
+        self.eager = False
         self._place: tuple[int, int] | None = None
         self._kept = 0  # bytes that were written since the system was told to begin with them
         self._thread: ThreadPoolExecutor | None = None
@@ -102,7 +108,7 @@ class DiskFile:
         until they are told to make it durable. What goes wrong meanwhile is raised by `sync`.
         """
         self._kept += nbytes
-        if self._kept < HASTE:
+        if not self.eager or self._kept < HASTE:
             return
         self._kept = 0
         _sync_file_range(self.descriptor, 0, 0, _BEGIN)

@@ -34,8 +34,6 @@ class Draft:
         Nothing is laid down in it yet.
     sync : function of a DiskFile
         Waits until a file is on the disk, if it matters.
-    ahead : bool
-        Have much data put on the disk before it is synchronised.
 
     Attributes
     ----------
@@ -45,14 +43,13 @@ class Draft:
         What went straight to the main file.
     """
 
-    def __init__(self, main: DiskFile, log: Log, sync: Callable[[DiskFile], None], *, ahead: bool) -> None:
+    def __init__(self, main: DiskFile, log: Log, sync: Callable[[DiskFile], None]) -> None:
         self.size = self._committed = self._length = main.status().st_size
         self._floor = max(_HEAD, self.size)
         self.straight = 0
         self._main = main
         self._log = log
         self._sync = sync
-        self._ahead = ahead
         self._overlay = Overlay()
         self._small = self._unmarked = 0
 
@@ -169,8 +166,7 @@ class Draft:
         for at in range(0, len(view), HASTE):
             piece = view[at : at + HASTE]
             self._put(start + at, start + at + len(piece), [piece])
-            if self._ahead:
-                self._main.hasten(len(piece))
+            self._main.hasten(len(piece))
         self._refresh(len(view))
 
     def _lay_down(self, start: int, stop: int, view: memoryview) -> None:
@@ -197,8 +193,7 @@ class Draft:
                 self._log.read(position, piece)
                 position += len(piece)
             self._put(start, start + len(piece), [piece])
-            if self._ahead:
-                self._main.hasten(len(piece))
+            self._main.hasten(len(piece))
             self._refresh(len(piece))
             start += len(piece)
 

@@ -71,12 +71,12 @@ class JournaledFile:
         self.recovered = recovered
         self.lost = False
         self._main = main
-        self._durable = durability == "fsync"
+        self._durable = main.eager = journal.eager = durability == "fsync"
         self._limit = limits.journal
         status = main.status()
         header = Header(main.identity(), boot_id(), 0, number, status.st_size)
         self._log = Log(journal, header, touch_of(status), ahead=self._durable)
-        self._draft = Draft(main, self._log, self._sync, ahead=self._durable)
+        self._draft = Draft(main, self._log, self._sync)
         self._position = 0
         self._changed = self._staged = self._closed = False
         self._dropping = False

@@ -66,7 +66,7 @@ class Log:
         The main file as it is now.
     ahead : bool
         Write zeros ahead of the records: to synchronise bytes that overwrite others takes two thirds of the time that
-        new ones take. And have long records put on the disk before they are synchronised.
+        new ones take.
     """
 
     def __init__(self, file: DiskFile, header: Header, touch: Touch, *, ahead: bool) -> None:
@@ -129,8 +129,7 @@ class Log:
             position = self._base
             self._append(Kind.PART, data, [Extent(offset, len(data), False)])
             self._clear()
-            if self._ahead:
-                self.file.hasten(len(data))
+            self.file.hasten(len(data))
             return position
         if self._fill + len(data) > _BUFFER or len(self._extents) >= _MANY:
             self._flush()

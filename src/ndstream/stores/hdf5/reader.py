@@ -78,25 +78,7 @@ class Reader:
         file: OpenFile | None = None,
         watch: Watch | None = None,
     ) -> Reading:
-        """Read at once what is `at_hand`, and `prepare` to read what is not.
-
-        Parameters, and errors, are those of `prepare`.
-        """
-        ready = self.at_hand(located, selection, file=file)
-        if ready is not None:
-            return ready
-        return await self.prepare(located, selection, fetch, file=file, watch=watch)
-
-    async def prepare(
-        self,
-        located: Located,
-        selection: Selection,
-        fetch: Fetch,
-        *,
-        file: OpenFile | None = None,
-        watch: Watch | None = None,
-    ) -> Reading:
-        """Prepare to read what is not at hand; what is small is read now.
+        """Prepare to read; what is small is read at once.
 
         Parameters
         ----------
@@ -114,7 +96,8 @@ class Reader:
         Returns
         -------
         Reading
-            With `ready` set for `Limits.inline_data` bytes or less of a fixed type.
+            With `ready` set when all is at hand, which it always is for `Limits.inline_data` bytes or less of a fixed
+            type.
 
         Raises
         ------
@@ -127,6 +110,9 @@ class Reader:
         layout = located.layout
         if isinstance(layout, Library):
             return await self._from_library(located, layout, selection, fetch, watch)
+        ready = self.at_hand(located, selection, file=file)
+        if ready is not None:
+            return ready
         dtype, itemsize = located.dataset.dtype, located.itemsize
         assert itemsize is not None and not isinstance(layout, Inline)
         nbytes = selection.count * itemsize
@@ -148,7 +134,7 @@ class Reader:
     def at_hand(self, located: Located, selection: Selection, *, file: OpenFile | None = None) -> ReadyReading | None:
         """Read at once what is small, and takes no waiting and no decoding; None when it is not so.
 
-        Parameters, and errors, are those of `prepare`.
+        Parameters, and errors, are those of `open`.
         """
         layout = located.layout
         if isinstance(layout, Library):

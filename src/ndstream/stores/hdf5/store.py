@@ -137,19 +137,15 @@ class HDF5Store:
             return await self._owners.read(owned, name, access, choice)
         kept = self._known(found, name, access) or await self._located(found, name, access)
         try:
-            selection = chosen(choice, kept, name)
-            ready = self._reader.at_hand(kept, selection)
-            if ready is not None:
-                return ready
-            return await self._reader.prepare(kept, selection, self._fetch(_target(found, name, access)))
+            fetch = self._fetch(_target(found, name, access))
+            return await self._reader.open(kept, chosen(choice, kept, name), fetch)
         except Replaced:
             self._kept.discard(_layout_key(found, name, access))
             raise
 
     def read_at_hand(self, path: str, name: str, access: Access, selection: Choice) -> Reading | None:
         """See `ndstream.core.ports.Prompt`."""
-        if not name.startswith("/"):
-            name = "/" + name
+        name = self._absolute(name)
         found = self._catalog.locate_file(path, access)
         owned = self._owners and self._owners.active(found)
         try:
