@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ndstream.wire.buffers import BufferPool
+from ndstream.wire.buffers import BufferPool, Scratch
 
 MiB = 1 << 20
 
@@ -94,3 +94,17 @@ def test_threads_never_get_the_same_buffer() -> None:
     with ThreadPoolExecutor(4) as threads:
         assert all(threads.map(use, range(1, 9)))
     assert pool.out == 0
+
+
+def test_scratch_is_used_again_by_the_third_step_after() -> None:
+    scratch = Scratch(BufferPool(0))
+    first, second, third = (scratch.take(size) for size in (MiB, MiB, MiB))
+    assert len({_address(buffer) for buffer in (first, second, third)}) == 3
+    again = scratch.take(MiB + 100)
+    assert (_address(again), again.size) == (_address(first), MiB + 100)
+
+
+def test_scratch_grows() -> None:
+    scratch = Scratch(BufferPool(0))
+    sizes = [0, 10, MiB, 2 * MiB, 5, 3 * MiB, 4 * MiB]
+    assert [scratch.take(size).size for size in sizes] == sizes

@@ -37,8 +37,8 @@ class Limits:
     path_length: int = 4096  #: characters of a virtual path or of the name of an object
     requests_per_user: int = 6  #: requests served at once for one user or address, others wait; 0 = no limit
     # -- memory of the server --
-    piece: Bytes = 4 * MiB  #: bytes that are read, decoded and sent in one go
-    request_memory: Bytes = 24 * MiB  #: bytes one request may hold at a time, however much it reads
+    piece: Bytes = 8 * MiB  #: bytes that are read, decoded and sent in one go
+    request_memory: Bytes = 32 * MiB  #: bytes one request may hold at a time, however much it reads
     buffers: Bytes = 128 * MiB  #: bytes all requests together may hold at a time; others wait
     spool: Bytes = 8 * GiB  #: bytes of temporary file one request may use to put decoded chunks in order
     chunk_cache: Bytes = 32 * MiB  #: decoded chunks kept for small reads

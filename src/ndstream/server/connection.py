@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Callable
 from fcntl import ioctl
@@ -28,6 +29,9 @@ _FRAMING = 16
 _SHORT = 1024
 """Bytes that wait for what follows: heads, as a rule."""
 
+_LONG = 1 << 17
+"""Bytes from which on copying them into the kernel keeps other threads waiting for the GIL too long."""
+
 log = logging.getLogger("ndstream.server")
 
 
@@ -41,20 +45,36 @@ class _Answers:
     """Where answers are written to: what is short, such as a head, leaves with what follows in the same step.
 
     uvicorn writes head and body one after the other, and the event loop sends at once what is written: two system
-    calls here, and two times to wake up for the peer.
+    calls here, and two times to wake up for the peer. And it does so with the GIL held, while the threads that decode
+    what comes next need it.
+
+    Parameters
+    ----------
+    transport
+    loop
+    descriptor : int or None
+        Of the socket, when what is written goes there as it is.
     """
 
-    __slots__ = ("_kept", "_loop", "_transport")
+    __slots__ = ("_descriptor", "_kept", "_loop", "_transport")
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, descriptor: int | None = None
+    ) -> None:
         self._transport = transport
         self._loop = loop
+        self._descriptor = descriptor
         self._kept = b""
 
     def write(self, data: bytes | memoryview) -> None:
         """Send behind what was kept, or keep it until this step of the event loop has ended."""
         kept = self._kept
-        if kept:
+        if len(data) >= _LONG and self._descriptor is not None:
+            self._flush()
+            rest = self._copied(memoryview(data), self._descriptor)
+            if rest:
+                self._transport.write(rest)
+        elif kept:
             self._kept = b""
             self._transport.writelines((kept, data))
         elif isinstance(data, bytes) and 0 < len(data) <= _SHORT:
@@ -67,6 +87,15 @@ class _Answers:
         kept, self._kept = self._kept, b""
         if kept and not self._transport.is_closing():
             self._transport.write(kept)
+
+    def _copied(self, data: memoryview, descriptor: int) -> memoryview:
+        """Give the kernel what it takes at once, without the GIL; what is left of it."""
+        if self._transport.get_write_buffer_size() or self._transport.is_closing():
+            return data
+        try:
+            return data[os.write(descriptor, data) :]
+        except OSError:
+            return data  # it takes nothing now, or the connection is broken: the transport finds out
 
     def close(self) -> None:
         """Send what was kept, and close."""
@@ -155,7 +184,8 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         """Take over the transport."""
         super().connection_made(transport)
-        self._answers = _Answers(transport, self.loop)
+        descriptor = transport.get_extra_info("socket").fileno() if self.lends else None
+        self._answers = _Answers(transport, self.loop, descriptor)
         if self.lends:
             transport.set_write_buffer_limits(0)  # so that `emptied` means it
         self.app_state = {**self.app_state, _KEY: self}

@@ -32,6 +32,7 @@ from ndstream.errors import (
     TransportError,
 )
 from ndstream.transports.joining import JoiningHTTPConnection, JoiningHTTPSConnection
+from ndstream.transports.waking import waking
 from ndstream.transports.works import Works
 from ndstream.wire.flow import (
     Course,
@@ -50,7 +51,11 @@ from ndstream.wire.flow import (
 
 T = TypeVar("T")
 
-PIECE = 1 * MiB  # what urllib3 is asked for at a time: at this size it keeps up with the bare socket
+PIECE = 1 * MiB  # what is received at a time, and so how often those who watch hear of it
+FAST_PIECE = 4 * MiB  # the same from a peer that takes less than `FAST` seconds for a piece: each has its price
+FAST = 0.05
+GATHERED = 1 * MiB  # what must have come of a fast peer's body before its receiver is woken
+SPARE = 64 * 1024  # more than what may have been received ahead
 AHEAD = 4 * 1024  # what is received at once when a flow asks for a few bytes: small answers need no second look
 POOLED = 16  # connections kept open to one server
 FIRST_PAUSE = 0.1  # seconds before the first repetition; doubles each time
@@ -67,6 +72,8 @@ class Exchange:
         )
         self._response = response
         self._straight = _straight(response)
+        self._waking = waking(getattr(response.connection, "sock", None)) if self._straight is not None else None
+        self._fast = False
         self._where = where
         self._timeout = timeout
         self._ahead = memoryview(b"")
@@ -105,6 +112,7 @@ class Exchange:
         """
         if self._ahead:
             return self._take(most)
+        self._wake_after(1)
         with _Translated(self._where, self._timeout):
             return self._response.read1(most) or b""
 
@@ -136,7 +144,7 @@ class Exchange:
                 watch(done)
         while done < len(buffer):
             with _Translated(self._where, self._timeout):
-                count = self._receive_into(buffer[done : done + PIECE])
+                count = self._receive_into(buffer[done : done + (FAST_PIECE if self._fast else PIECE)])
             if not count:
                 raise ConnectionLost(f"{self._where}: the answer ended {len(buffer) - done} bytes too early")
             done += count
@@ -146,12 +154,23 @@ class Exchange:
     def _receive_into(self, buffer: memoryview) -> int:
         if self._straight is None:
             return self._response.readinto(buffer)
+        left = self._response.length_remaining
+        # Never for more than is still to come behind the piece: its last bytes would be waited for in vain.
+        gathers = self._fast and left is not None and left - len(buffer) >= GATHERED + SPARE
+        self._wake_after(GATHERED if gathers else 1)
+        begin = time.monotonic()
         count = self._straight.readinto(buffer)
-        if self._response.length_remaining is not None:
-            self._response.length_remaining -= count
+        self._fast = time.monotonic() - begin < FAST
+        if left is not None:
+            self._response.length_remaining = left - count
         return count
 
+    def _wake_after(self, least: int) -> None:
+        if self._waking is not None:
+            self._waking.set(least)
+
     def _receive(self, most: int) -> bytes:
+        self._wake_after(1)
         with _Translated(self._where, self._timeout):
             return self._response.read(most) or b""
 
@@ -163,6 +182,7 @@ class Exchange:
     def finish(self) -> None:
         """Give the connection back for the next request if the body was read to its end, else close it."""
         try:
+            self._wake_after(1)
             complete = not self._ahead and (self._response.length_remaining == 0 or not self._response.read(1))
         except (foreign.HTTPError, OSError):
             complete = False

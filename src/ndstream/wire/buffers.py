@@ -94,6 +94,36 @@ class BufferPool:
             self._free.setdefault(loan.size, deque()).append(loan.block)
 
 
+class Scratch:
+    """Buffers of a single thread for what one step hands to the next, taken once and used again and again.
+
+    Parameters
+    ----------
+    pool : BufferPool
+    """
+
+    __slots__ = ("_buffers", "_next", "_pool")
+
+    def __init__(self, pool: BufferPool) -> None:
+        self._pool = pool
+        # A step reads one and writes another; the third is what the first step began with.
+        self._buffers = [_NOTHING] * 3
+        self._next = 0
+
+    def take(self, nbytes: int) -> NDArray[np.uint8]:
+        """Hand out a buffer, as `BufferPool.take` does; it is used again by the third call after this one."""
+        at = self._next
+        self._next = (at + 1) % 3
+        buffer = self._buffers[at]
+        if buffer.size < nbytes:
+            # Chunks differ in length: with some room the next one fits as well.
+            buffer = self._buffers[at] = self._pool.take(nbytes + nbytes // 8)
+        return buffer[:nbytes]
+
+
+_NOTHING: NDArray[np.uint8] = np.empty(0, np.uint8)
+
+
 def _capacity(nbytes: int) -> int:
     # Few sizes, so that buffers fit again: powers of two and three steps between, at most a quarter too large.
     step = max(1 << (nbytes - 1).bit_length() - 3, mmap.PAGESIZE)

@@ -6,7 +6,7 @@ Every method makes one request and reads its answer; see `ndstream.wire.flow`. S
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -43,7 +43,7 @@ from ndstream.protocols.native.messages import (
     Reads,
     Stored,
 )
-from ndstream.wire.buffers import BufferPool
+from ndstream.wire.buffers import BufferPool, Scratch
 from ndstream.wire.flow import Flow, Head, Request, read_into, read_some, send, tell, work
 from ndstream.wire.ndblock import begin_block, read_frame, read_header
 from ndstream.wire.status import ERROR_HEADER, error_class
@@ -57,8 +57,9 @@ _LONGEST_ERROR = 64 * KiB
 _PIECE = 1 * MiB
 _SPARE = 1 * MiB  # bytes that are converted at a time: they stay in the caches of the processor
 _ROWS = 4096  # rows of an index that are taken apart at a time
-_TOGETHER = 2 * MiB  # bytes of stored chunks that are received in one go, unless one has more
-_DECODED = 4 * MiB  # bytes that they decode to
+_TOGETHER = 4 * MiB  # bytes of stored chunks that are received in one go, unless one has more
+_DECODED = 8 * MiB  # bytes that they decode to
+_SHARE = 4  # towards the end, a go has this part of what is left, so that all threads come to an end together
 _INLINE = 4 * KiB  # bytes of a payload that stay in the header of a batch
 
 _Arriving: TypeAlias = tuple[Part, int, int]
@@ -201,7 +202,8 @@ class NativeFlows:
                 raise ProtocolError("too many chunks came, or such as went through other filters")
             index = np.empty((header.chunks, 3), "<u8")
             yield from read_into(index.reshape(-1).view(np.uint8).data, counted=False)
-            scatter = _Scatter(wanted, header.dataset, self._named(decode, path, wanted.name), self._pool.take)
+            reading = partial(self._reading, path, wanted.name)
+            scatter = _Scatter(wanted, header.dataset, decode, self._pool, reading)
             yield from scatter.run(index, self.limits.chunk)
             yield from _end()
 
@@ -330,28 +332,30 @@ class NativeFlows:
         except (ProtocolError, UnsupportedDType, TooLarge, DataError) as error:
             raise type(error)(f"{self._where(path, name)}: {error}") from error
 
-    def _named(self, decode: Decode, path: str, name: str) -> Decode:
-        """Decode, and say of what is wrong with a chunk which dataset it is of: in a thread nobody else would."""
-
-        def named(stored: NDArray[np.uint8], mask: int, out: NDArray[np.uint8], take: Take) -> None:
-            with self._reading(path, name):
-                decode(stored, mask, out, take)
-
-        return named
-
     def _where(self, path: str, name: str | None) -> str:
         inside = "" if name is None else f"::{name}"
         return f"{self.server}: /{path.strip('/')}{inside}"
 
 
 class _Scatter:
-    """Stored chunks into the elements of an array that a selection wants of them."""
+    """Stored chunks into the elements of an array that a selection wants of them.
 
-    def __init__(self, wanted: Wanted, dataset: Dataset, decode: Decode, take: Take) -> None:
+    `reading` says of what is wrong with a chunk which dataset it is of: in a thread nobody else would.
+    """
+
+    def __init__(
+        self,
+        wanted: Wanted,
+        dataset: Dataset,
+        decode: Decode,
+        pool: BufferPool,
+        reading: Callable[[], AbstractContextManager[None]],
+    ) -> None:
         self._selection = wanted.selection
         self._destination = wanted.destination
         self._decode = decode
-        self._take = take
+        self._pool = pool
+        self._reading = reading
         assert dataset.chunks is not None
         self._chunks = dataset.chunks
         spelled = to_numpy(dataset.dtype)
@@ -371,6 +375,7 @@ class _Scatter:
         row = next(rows, None)
         batch: list[_Arriving] = []
         gathered = 0
+        left = int(index[:, 1].sum())
         for part in self._selection.over(self._chunks):
             number = 0
             for position, side in zip(part.chunk, self._grid, strict=True):
@@ -381,8 +386,10 @@ class _Scatter:
                 continue
             if row[1] > most:
                 raise TooLarge(f"a chunk has {row[1]} bytes, {most} are accepted (limit: chunk)")
-            if batch and (gathered + row[1] > _TOGETHER or (len(batch) + 1) * self._nbytes > _DECODED):
+            together = min(_TOGETHER, left // _SHARE)
+            if batch and (gathered + row[1] > together or (len(batch) + 1) * self._nbytes > _DECODED):
                 yield from self._receive(batch, gathered)
+                left -= gathered
                 batch, gathered = [], 0
             batch.append((part, row[1], row[2]))
             gathered += row[1]
@@ -395,7 +402,7 @@ class _Scatter:
 
     def _receive(self, batch: list[_Arriving], nbytes: int) -> Flow[None]:
         """Read stored chunks in one go, and have one thread decode them: each go has its price, however small."""
-        stored = self._take(nbytes)
+        stored = self._pool.take(nbytes)
         if nbytes:
             yield from read_into(stored.data, counted=False)
         # One of them decoded, and once more between two filters.
@@ -411,20 +418,26 @@ class _Scatter:
 
     def _place(self, batch: list[_Arriving], stored: NDArray[np.uint8]) -> None:
         """Decode chunks, which `stored` has one behind the other, into their places."""
+        # Between two chunks, the caches are full of data: what can be said of all is said before the first.
+        places = [self._place_of(part) for part, _, _ in batch]
+        decode, take = self._decode, Scratch(self._pool).take
         start = 0
-        for part, size, mask in batch:
-            self._place_one(part, stored[start : start + size], mask)
-            start += size
+        with self._reading():
+            for (part, size, mask), place in zip(batch, places, strict=True):
+                out = self._pool.take(self._nbytes) if place is None else place
+                decode(stored[start : start + size], mask, out, take)
+                start += size
+                if place is None:
+                    self._destination[part.target] = out.view(self._base).reshape(self._cell)[part.source]
 
-    def _place_one(self, part: Part, stored: NDArray[np.uint8], mask: int) -> None:
+    def _place_of(self, part: Part) -> NDArray[np.uint8] | None:
+        """Memory of the result that a whole chunk can be decoded into; None when there is none."""
         if part.whole and _is_box(part):
             target = self._destination[part.target]
             if target.shape == self._cell and target.dtype == self._base and target.flags.c_contiguous:
-                self._decode(stored, mask, target.reshape(-1).view(np.uint8), self._take)
-                return
-        out = self._take(self._nbytes)
-        self._decode(stored, mask, out, self._take)
-        self._destination[part.target] = out.view(self._base).reshape(self._cell)[part.source]
+                flat: NDArray[np.uint8] = target.reshape(-1).view(np.uint8)
+                return flat
+        return None
 
 
 def _is_box(part: Part) -> bool:

@@ -19,7 +19,7 @@ from ndstream.stores.hdf5.descriptors import OpenFile
 from ndstream.stores.hdf5.items import element_type
 from ndstream.stores.hdf5.layout import Chunked
 from ndstream.stores.hdf5.plan import box_around, span_of
-from ndstream.wire.buffers import BufferPool
+from ndstream.wire.buffers import BufferPool, Scratch
 
 #: Decoded chunks, by the generation of their file, their offset in it, and how they are decoded and shaped: in a
 #: damaged file two datasets may claim the same bytes.
@@ -41,6 +41,7 @@ class Chunks:
     fill : bytes or None
         One element, for chunks that were never written.
     pool : BufferPool
+        For chunks that are kept.
     cache : ChunkCache
         Keeps chunks of which a reader used only a part.
     keep : int, bytes
@@ -84,8 +85,10 @@ class Chunks:
         self._counts = [-(-extent // length) for extent, length in zip(shape, layout.chunks, strict=True)]
         self._numbers, self._offsets, self._sizes, self._masks = layout.index
 
-    def put(self, part: Part, result: NDArray[Any]) -> None:
+    def put(self, part: Part, result: NDArray[Any], scratch: Scratch) -> None:
         """Read what `part` takes from its chunk, into its place in `result` (of dtype `itemtype`).
+
+        `scratch` is of the calling thread.
 
         Raises
         ------
@@ -98,9 +101,9 @@ class Chunks:
         if part.whole:
             place = result[(*part.target, ...)]
             if place.size * place.itemsize == self.nbytes and place.flags.c_contiguous:
-                self._read(row, place.reshape(-1).view(np.uint8))
+                self._read(row, place.reshape(-1).view(np.uint8), scratch)
                 return
-        result[part.target] = self._chunk(row, part)[part.source]
+        result[part.target] = self._chunk(row, part, scratch)[part.source]
 
     def put_at_once(self, parts: Sequence[Part], result: NDArray[Any]) -> bool:
         """Do the same for several parts if that takes no waiting and no decoding; False leaves `result` undefined."""
@@ -146,7 +149,7 @@ class Chunks:
     def _key(self, row: int) -> tuple[str, int, Pipeline, tuple[int, ...]]:
         return self._file.generation, int(self._offsets[row]), self._pipeline, self.grid
 
-    def _chunk(self, row: int, part: Part) -> NDArray[Any]:
+    def _chunk(self, row: int, part: Part, scratch: Scratch) -> NDArray[Any]:
         chunk = self._cached(row)
         if chunk is not None:
             return chunk
@@ -157,18 +160,18 @@ class Chunks:
             first, last = self._needed(part)
             self._file.read(int(self._offsets[row]) + first, out[first:last])
             return chunk
-        self._read(row, out)
+        self._read(row, out, scratch)
         if not part.whole and self.nbytes <= self._keep:
             self._cache.put(self._key(row), chunk, self.nbytes)
         return chunk
 
-    def _read(self, row: int, out: NDArray[np.uint8]) -> None:
+    def _read(self, row: int, out: NDArray[np.uint8], scratch: Scratch) -> None:
         offset, size = int(self._offsets[row]), int(self._sizes[row])
         if self._is_plain(row):
             if size != out.size:
                 raise Corrupt(f"a chunk holds {size} bytes where {out.size} belong")
             self._file.read(offset, out)
             return
-        stored = self._pool.take(size)
+        stored = scratch.take(size)
         self._file.read(offset, stored)
-        self._pipeline.decode(stored, self._mask(row), out, self._pool.take)
+        self._pipeline.decode(stored, self._mask(row), out, scratch.take)

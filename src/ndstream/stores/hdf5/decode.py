@@ -34,7 +34,7 @@ class Pipeline:
     Immutable: safe to use from several threads at once.
     """
 
-    __slots__ = ("_stages", "nbytes")
+    __slots__ = ("_stages", "_steps", "nbytes")
 
     def __init__(self, filters: tuple[Filter, ...], nbytes: int) -> None:
         self.nbytes = nbytes
@@ -49,6 +49,7 @@ class Pipeline:
                 raise UnsupportedFilter(f"filter {stage.id} ({stage.name}) was applied to compressed data")
             packed = packed or _added(stage) is None
             self._stages.append((position, stage, undo))
+        self._steps = self._steps_for(0)
 
     def passes(self, mask: int) -> bool:
         """Whether a chunk that skipped the filters in `mask` is stored as it is."""
@@ -75,24 +76,33 @@ class Pipeline:
         Corrupt
             When the data does not decode to exactly `nbytes`, or fails its checksum.
         """
-        stages = [stage for stage in self._stages if not mask >> stage[0] & 1]
-        sizes = [self.nbytes]
-        for _, stage, _ in stages[:-1]:
-            added = _added(stage)
-            sizes.append(-1 if added is None or sizes[-1] < 0 else sizes[-1] + added)
         data = stored
-        while stages:
-            (_, stage, undo), size = stages.pop(), sizes.pop()
-            if stage.id == FLETCHER32 and size < 0:
-                data = verified(data)  # of compressed data, whose length nothing else tells
+        for undo, options, size in self._steps_for(mask) if mask else self._steps:
+            if size is None:
+                data = verified(data)
             else:
-                target = take(size) if stages else out
-                undo(data, stage.options, target)
+                target = take(size) if size else out
+                undo(data, options, target)
                 data = target
         if data is not out:
             if data.size != out.size:
                 raise Corrupt(f"a chunk holds {data.size} bytes where {out.size} belong")
             np.copyto(out, data)
+
+    def _steps_for(self, mask: int) -> list[tuple[Decoder, tuple[int, ...], int | None]]:
+        """What undoes each filter, its options, and the size of what comes out of it, in the order of undoing.
+
+        The size is 0 for the last one, which makes the chunk, and None for the checksum of compressed data, whose
+        length nothing else tells.
+        """
+        steps: list[tuple[Decoder, tuple[int, ...], int | None]] = []
+        size: int | None = self.nbytes
+        for _, stage, undo in [stage for stage in self._stages if not mask >> stage[0] & 1]:
+            assert size is not None or stage.id == FLETCHER32
+            steps.append((undo, stage.options, size if steps else 0))
+            added = _added(stage)
+            size = None if added is None or size is None else size + added
+        return steps[::-1]
 
 
 @lru_cache(maxsize=256)

@@ -34,7 +34,7 @@ from ndstream.stores.hdf5.plan import plan
 from ndstream.stores.hdf5.reading import LibraryReading, Means, PieceReading, ReadyReading, at_hand, whole
 from ndstream.stores.hdf5.spool import Spool, unspooled
 from ndstream.stores.hdf5.stored import StoredChunkReading, StoredRows
-from ndstream.stores.hdf5.work import Copying, Decoding, Filling, Loading, Work, loaded_at_once
+from ndstream.stores.hdf5.work import Copying, Decoding, Filling, Work, loadings
 from ndstream.stores.spools import SpoolFiles
 from ndstream.wire.buffers import BufferPool
 
@@ -227,9 +227,8 @@ class Reader:
     ) -> Iterator[Work]:
         start = selection.run_start
         if layout.offset is not None and start is not None:
-            nbytes, most = selection.count * itemsize, loaded_at_once(self._means.limits)
-            for done in range(0, nbytes, most):
-                yield Loading(file, [(layout.offset + start * itemsize + done, min(most, nbytes - done))])
+            whole = (layout.offset + start * itemsize, selection.count * itemsize)
+            yield from loadings(file, [whole], self._means.limits)
             return
         for piece in plan(selection, layout, itemsize, self._means.limits):
             if layout.offset is None:
@@ -249,7 +248,7 @@ class Reader:
                 spool = Spool(chunks, piece.block, self._means.pool, self._spools)
                 yield from unspooled(spool, most, shares, shares * each)
             else:
-                yield Decoding(chunks, piece.block, shares, shares * each)
+                yield Decoding(chunks, piece.block, shares, shares * each, self._means.pool)
 
 
 def _refresh(chunks: Chunks, located: Located) -> None:

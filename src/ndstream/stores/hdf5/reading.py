@@ -226,26 +226,45 @@ class PieceReading:
                     # Who reads and never has to wait would keep everybody else from it for ever.
                     await asyncio.sleep(0)
                 await self._until_ready(cost)
-                if isinstance(work, Loading) and self._load_now(work, lends=lends):
-                    break
+                if isinstance(work, Loading):
+                    left = self._load_now(work, lends=lends)
+                    if left is None:
+                        break
+                    work = left
             elif not self._may_go_on() or not self._may_hold(cost) or not self._means.budget.spare(cost):
                 break
             self._next = None
             self._pending.append(_Pending(work, self._means, self._watch))
         return bool(self._pending)
 
-    def _load_now(self, work: Loading, *, lends: bool) -> bool:
-        """Lend or read a piece here if the page cache has it: handing it to a thread would take longer than copying."""
+    def _load_now(self, work: Loading, *, lends: bool) -> Loading | None:
+        """Lend or read a piece here if the page cache has it: handing it to a thread would take longer than copying.
+
+        Returns
+        -------
+        Loading or None
+            What a thread has to read. None when the piece is there.
+        """
         # The last piece is never lent: the check before it is the last one of what was.
+        if work.nbytes == self._left:
+            work = self._shortened(work)
         piece: Lent | memoryview | None = work.lend() if lends and work.nbytes < self._left else None
         if piece is None:
+            work = self._shortened(work)
             out = self._means.pool.take(work.nbytes)
             if not work.run_now(out):
-                return False
+                return work
             piece = out.data
         self._next = None
         self._pending.append(_Made(piece, self._means.budget))
-        return True
+        return None
+
+    def _shortened(self, work: Loading) -> Loading:
+        """What is read first of a piece that was made to be lent; the budget was asked for all of it."""
+        first, *others = work.cut()
+        self._works = itertools.chain(others, self._works)
+        self._means.budget.give_back(work.nbytes - first.nbytes)
+        return first
 
     def _may_go_on(self) -> bool:
         return self._watch is None or self._watch.is_ready

@@ -14,7 +14,7 @@ from ndstream.core.selection import Part, Selection, Span, everything
 from ndstream.stores.hdf5.chunks import Chunks
 from ndstream.stores.hdf5.work import Parts
 from ndstream.stores.spools import SpoolFiles
-from ndstream.wire.buffers import BufferPool
+from ndstream.wire.buffers import BufferPool, Scratch
 
 
 class Spool:
@@ -53,8 +53,9 @@ class Spool:
         with self._state:
             self._busy += 1
         try:
+            scratch = Scratch(self._pool)
             for part in self._parts:
-                self._lay_down(part)
+                self._lay_down(part, scratch)
         except BaseException as error:
             self._parts.stop()
             with self._state:
@@ -76,7 +77,7 @@ class Spool:
         """Come to an end after the current chunk."""
         self._parts.stop()
 
-    def _lay_down(self, part: Part) -> None:
+    def _lay_down(self, part: Part, scratch: Scratch) -> None:
         bounds = [entry.indices(extent) for entry, extent in zip(part.target, self.shape, strict=True)]
         start, stop = [low for low, _, _ in bounds], [high for _, high, _ in bounds]
         shape = tuple(high - low for low, high in zip(start, stop, strict=True))
@@ -84,7 +85,7 @@ class Spool:
         out = self._pool.take(nbytes)
         array: NDArray[Any] = out.view(self.itemtype).reshape(shape)
         here = tuple(slice(None) for _ in shape)
-        self._chunks.put(Part(part.chunk, part.source, here, part.whole), array)
+        self._chunks.put(Part(part.chunk, part.source, here, part.whole), array, scratch)
         with self._state:
             offset, self._end = self._end, self._end + nbytes
             self._starts.append(start)

@@ -16,7 +16,7 @@ from ndstream.stores.hdf5.descriptors import OpenFile
 from ndstream.stores.hdf5.layout import Chunked
 from ndstream.stores.hdf5.messages import Located
 from ndstream.stores.hdf5.reading import PieceReading
-from ndstream.stores.hdf5.work import Loading, loaded_at_once
+from ndstream.stores.hdf5.work import Loading, loadings
 
 
 class StoredRows:
@@ -66,23 +66,8 @@ class StoredRows:
 
     def works(self, file: OpenFile, limits: Limits) -> Iterator[Loading]:
         """Cut what is to be read into pieces, in the order of the index."""
-        ranges: list[tuple[int, int]] = []
-        most = room = loaded_at_once(limits)
-        for offset, size in zip(self._offsets.tolist(), self._sizes.tolist(), strict=True):
-            start = 0
-            while start < size:
-                count = min(size - start, room)
-                if ranges and sum(ranges[-1]) == offset + start:
-                    ranges[-1] = (ranges[-1][0], ranges[-1][1] + count)
-                else:
-                    ranges.append((offset + start, count))
-                start += count
-                room -= count
-                if not room:
-                    yield Loading(file, ranges)
-                    ranges, room = [], most
-        if ranges:
-            yield Loading(file, ranges)
+        ranges = zip(self._offsets.tolist(), self._sizes.tolist(), strict=True)
+        return loadings(file, ranges, limits)
 
 
 class StoredChunkReading:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from threading import Lock
 from typing import Any, Protocol
 
@@ -16,9 +16,12 @@ from ndstream.stores.hdf5.chunks import Chunks
 from ndstream.stores.hdf5.descriptors import OpenFile
 from ndstream.stores.hdf5.items import element_type
 from ndstream.stores.hdf5.runs import read_runs
-from ndstream.wire.buffers import BufferPool
+from ndstream.wire.buffers import BufferPool, Scratch
 
+#: Bytes that are copied at once on the event loop: few, and in the processor's cache when they are sent.
 _LOADED = 2 * MiB
+#: Bytes that are lent at once: each time has its price, and the kernel takes no more in one go.
+_LENT = 4 * MiB
 
 
 class Work(Protocol):
@@ -98,7 +101,10 @@ class Copying:
 
 
 class Loading:
-    """A piece that is in the file as it leaves: ranges of bytes, one behind the other."""
+    """A piece that is in the file as it leaves: ranges of bytes, one behind the other.
+
+    Long enough to be lent; who reads it cuts it first.
+    """
 
     shares = 1
     scratch = 0
@@ -124,6 +130,10 @@ class Loading:
             at += count
         return True
 
+    def cut(self) -> list[Loading]:
+        """Pieces that are not too long to be read at once, one behind the other."""
+        return [Loading(self._file, ranges) for ranges in _cut(self._ranges, _LOADED)]
+
     def lend(self) -> Lent | None:
         """Lend the piece instead, if it is one range that can be."""
         return self._file.lend(*self._ranges[0]) if len(self._ranges) == 1 else None
@@ -132,9 +142,31 @@ class Loading:
         """Do nothing: it is short work."""
 
 
-def loaded_at_once(limits: Limits) -> int:
-    """Bytes of a `Loading`: few enough to be copied on the event loop, and to be in the processor's cache when sent."""
-    return min(limits.piece, _LOADED)
+def loadings(file: OpenFile, ranges: Iterable[tuple[int, int]], limits: Limits) -> Iterator[Loading]:
+    """Cut ranges of bytes of a file, (offset, count), into pieces."""
+    for some in _cut(ranges, min(limits.piece, _LENT)):
+        yield Loading(file, some)
+
+
+def _cut(ranges: Iterable[tuple[int, int]], most: int) -> Iterator[list[tuple[int, int]]]:
+    """Cut ranges, (offset, count), into lists of `most` bytes each; those that touch become one."""
+    some: list[tuple[int, int]] = []
+    room = most
+    for offset, size in ranges:
+        start = 0
+        while start < size:
+            count = min(size - start, room)
+            if some and sum(some[-1]) == offset + start:
+                some[-1] = (some[-1][0], some[-1][1] + count)
+            else:
+                some.append((offset + start, count))
+            start += count
+            room -= count
+            if not room:
+                yield some
+                some, room = [], most
+    if some:
+        yield some
 
 
 class Parts:
@@ -162,20 +194,22 @@ class Parts:
 class Decoding:
     """A piece of a chunked dataset: chunks are read, decoded and put in their places by several threads."""
 
-    def __init__(self, chunks: Chunks, block: Selection, shares: int, scratch: int) -> None:
+    def __init__(self, chunks: Chunks, block: Selection, shares: int, scratch: int, pool: BufferPool) -> None:
         self.nbytes = block.count * chunks.itemtype.itemsize
         self.shares = shares
         self.scratch = scratch
         self._chunks = chunks
         self._shape = block.shape
+        self._pool = pool
         self._parts = Parts(block.over(chunks.grid))
 
     def run(self, out: NDArray[np.uint8]) -> None:
         """Put chunks into the piece until there are no more."""
         result: NDArray[Any] = out.view(self._chunks.itemtype).reshape(self._shape)
+        scratch = Scratch(self._pool)
         try:
             for part in self._parts:
-                self._chunks.put(part, result)
+                self._chunks.put(part, result, scratch)
         except BaseException:
             self._parts.stop()
             raise
