@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ndstream.core.limits import Limits, MiB
+from ndstream.core.limits import Limits
 from ndstream.core.model import Filter
 from ndstream.core.selection import Selection, everything, select
 from ndstream.stores.hdf5.layout import Chunked, Contiguous
