@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from fcntl import ioctl
 from termios import TIOCOUTQ
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvloop.loop import TCPTransport  # type: ignore[attr-defined] # its stubs do not know it
@@ -28,6 +28,12 @@ _FRAMING = 16
 
 _SHORT = 1024
 """Bytes that wait for what follows: heads, as a rule."""
+
+_GATHERED = 1 << 19
+"""Bytes of a body that are handed on together, unless it ends before."""
+
+_UNTAKEN = 1 << 19
+"""Bytes of a body that the application has not taken, from which on no more are read."""
 
 _LONG = 1 << 17
 """Bytes from which on copying them into the kernel keeps other threads waiting for the GIL too long."""
@@ -105,6 +111,27 @@ class _Answers:
     def is_closing(self) -> bool:
         """Whether nothing more can be sent."""
         return self._transport.is_closing()
+
+
+class _Arrived:
+    """What has come of a body since the application took some: handed on as it came, where uvicorn copies it twice."""
+
+    __slots__ = ("_length", "_pieces")
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._length = 0
+
+    def __iadd__(self, piece: bytes) -> Self:
+        self._pieces.append(piece)
+        self._length += len(piece)
+        return self
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __bytes__(self) -> bytes:
+        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
 
 
 class Connection(HttpToolsProtocol):
@@ -226,9 +253,21 @@ class Connection(HttpToolsProtocol):
             self.cycle.transport = self._answers  # type: ignore[assignment]  # all that is asked of it there
 
     def on_body(self, body: bytes) -> None:
-        """Count what arrives."""
+        """Count what arrives, and hand it on.
+
+        As uvicorn does, but that it stops reading for each 64 KiB, even while the application waits for more.
+        """
         self._body += len(body)
-        super().on_body(body)
+        cycle = self.cycle
+        if self.parser.should_upgrade() or cycle.response_complete:
+            super().on_body(body)
+            return
+        if not cycle.body:
+            cycle.body = _Arrived()  # type: ignore[assignment]  # all that is asked of it there
+        cycle.body += body
+        if len(cycle.body) > _UNTAKEN:
+            self.flow.pause_reading()
+        cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         """Expect the next head."""

@@ -23,6 +23,7 @@ from ndstream.server.connection import Connection, check_all
 from ndstream.server.listen import bind, is_loopback, tls_context, url_of
 from ndstream.server.socket import WebSocket
 from ndstream.server.streams import Stream, open_streams
+from ndstream.wire.buffers import keep_heap
 
 log = logging.getLogger("ndstream.server")
 
@@ -44,6 +45,7 @@ def serve(config: Config, on_ready: Callable[[str, Mapping[str, str]], object] |
     ConfigError
         A setting is wrong, or the port is taken.
     """
+    keep_heap()
     _log_to_stderr(config.server.log_level, access=config.server.access_log)
     server = Server(config)
     streams = {stream.name: stream.url for stream in server.streams}

@@ -36,7 +36,7 @@ class SpoolFile:
         """Of the open file, for a process that is to inherit it."""
         return self._fd
 
-    def write(self, offset: int, data: NDArray[np.uint8] | bytearray | memoryview) -> None:
+    def write(self, offset: int, data: NDArray[np.uint8] | bytes | bytearray | memoryview) -> None:
         """Write all of `data` (bytes, contiguous) at `offset`; raises `Busy` when there is no room."""
         rest = data.data if isinstance(data, np.ndarray) else memoryview(data)
         while rest:

@@ -11,7 +11,7 @@ from ndstream.stores.spools import SpoolFile, SpoolFiles
 from ndstream.wire.asgi import BodyTooLong
 
 _IN_MEMORY = 1 * MiB
-_PIECE = 1 * MiB
+_PIECE = 2 * MiB
 
 
 async def spooled(pieces: AsyncIterator[bytes], length: int, most: int, files: SpoolFiles) -> memoryview:
@@ -40,23 +40,33 @@ async def spooled(pieces: AsyncIterator[bytes], length: int, most: int, files: S
     error = BodyTooLong(f"what is written in one request may have {most} bytes (limit: spool)")
     if length > most:
         raise error
-    kept = bytearray()
-    total = 0
+    kept: list[bytes] = []
+    total = held = 0
     file: SpoolFile | None = None
-    async for piece in pieces:
-        total += len(piece)
-        if total > most:
-            raise error
-        kept += piece
-        if len(kept) >= _PIECE and total > _IN_MEMORY:
-            file = file or _take(files)
-            # The thread holds the file too: whoever gives up meanwhile leaves none to others that is still written.
-            await asyncio.to_thread(_write, file, kept, total - len(kept))
-            kept = bytearray()
-    if file is None:
-        return memoryview(bytes(kept))
-    await asyncio.to_thread(_write, file, kept, total - len(kept))
-    return file.mapped(total)
+    writing: asyncio.Future[None] | None = None
+    try:
+        async for piece in pieces:
+            total += len(piece)
+            if total > most:
+                raise error
+            kept.append(piece)
+            held += len(piece)
+            if held >= _PIECE and total > _IN_MEMORY:
+                file = file or _take(files)
+                if writing is not None:
+                    await writing
+                # While one piece is written the next is received. The thread holds the file too: whoever gives up
+                # meanwhile leaves none to others that is still written.
+                writing = asyncio.ensure_future(asyncio.to_thread(_write, file, kept, total - held))
+                kept, held = [], 0
+        if file is None or writing is None:
+            return memoryview(b"".join(kept))
+        await writing
+        await asyncio.to_thread(_write, file, kept, total - held)
+        return file.mapped(total)
+    finally:
+        if writing is not None:
+            await asyncio.gather(writing, return_exceptions=True)
 
 
 def _take(files: SpoolFiles) -> SpoolFile:
@@ -66,9 +76,11 @@ def _take(files: SpoolFiles) -> SpoolFile:
         raise _full(error) from error
 
 
-def _write(file: SpoolFile, data: bytearray, offset: int) -> None:
+def _write(file: SpoolFile, data: list[bytes], offset: int) -> None:
     try:
-        file.write(offset, data)
+        for piece in data:
+            file.write(offset, piece)
+            offset += len(piece)
     except (Busy, OSError) as error:
         raise _full(error) from error
 

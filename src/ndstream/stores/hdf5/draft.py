@@ -21,6 +21,7 @@ _STRAIGHT = 128 * KiB
 _HEAD = 4 * KiB
 _PIECE = 1 * MiB
 _RUN = 64  # buffers written to the main file at once
+_NOTHING = memoryview(bytes(_PIECE))
 
 
 class Draft:
@@ -51,6 +52,7 @@ class Draft:
         self._log = log
         self._sync = sync
         self._overlay = Overlay()
+        self._copied = memoryview(bytearray(_PIECE))
         self._small = self._unmarked = 0
 
     def read(self, start: int, view: memoryview) -> None:
@@ -186,9 +188,8 @@ class Draft:
         self._main.write(start, *views)
 
     def _copy(self, start: int, stop: int, position: int) -> None:
-        buffer = memoryview(bytearray(min(_PIECE, stop - start)))  # of zeros
         while start < stop:
-            piece = buffer[: stop - start]
+            piece = (_NOTHING if position == ZEROS else self._copied)[: stop - start]
             if position != ZEROS:
                 self._log.read(position, piece)
                 position += len(piece)

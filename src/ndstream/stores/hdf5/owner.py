@@ -55,6 +55,7 @@ from ndstream.stores.hdf5.open_files import OpenFile, OpenFiles, number_of
 from ndstream.stores.hdf5.worker import Channel, Worker, available_filters, confine, die_with_parent
 from ndstream.stores.hdf5.writer import Effects, Writer, mergeable
 from ndstream.stores.spools import mapped
+from ndstream.wire.buffers import keep_heap
 
 with contextlib.suppress(ImportError):
     import hdf5plugin  # noqa: F401  # importing it registers its filters
@@ -444,6 +445,7 @@ def serve(connection: socket.socket, spool: int) -> None:
 def main() -> None:
     """Serve the socket whose descriptor is the first argument."""
     die_with_parent()
+    keep_heap()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # More than a limit on the length of files allows is an error like any other.
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
