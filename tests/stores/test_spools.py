@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from ndstream.core.limits import KiB, MiB
-from ndstream.stores.spools import mapped, nameless
+from ndstream.stores.spools import SpoolFiles, mapped, nameless, place_of
 
 NBYTES = 16 * MiB
 
@@ -23,6 +23,25 @@ def test_what_is_mapped_needs_no_page_fault() -> None:
     assert resident() - before >= 0.9 * NBYTES
     assert data == b"\1" * NBYTES
     assert data.readonly
+
+
+def test_a_map_begins_anywhere() -> None:
+    descriptor = nameless()
+    try:
+        os.pwrite(descriptor, bytes(range(200)), 5000)
+        assert bytes(mapped(descriptor, 100, 5050)) == bytes(range(50, 150))
+    finally:
+        os.close(descriptor)
+
+
+def test_the_place_of_what_is_mapped_is_known() -> None:
+    file = SpoolFiles().take()
+    file.write(0, bytes(range(100)))
+    view = file.mapped(100)[10:][20:40]
+    place = place_of(view)
+    assert place == (file.descriptor, 30)
+    assert os.pread(place[0], view.nbytes, place[1]) == view
+    assert place_of(memoryview(bytes(10))) is None
 
 
 def resident() -> int:

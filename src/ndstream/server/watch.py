@@ -74,6 +74,8 @@ class Watch:
         connection = exchange.connection
         if isinstance(error, ConnectionLost) and (connection is None or connection.broken):
             exchange.status = CLIENT_GONE
+            if connection is not None:
+                await _end(connection)
             return
         identity = exchange.identity = f"{_run}-{next(_numbers):x}"
         method, path = exchange.scope["method"], exchange.scope["path"]

@@ -72,6 +72,21 @@ class _Map(mmap.mmap):
     file: SpoolFile
 
 
+def place_of(view: memoryview) -> tuple[int, int] | None:
+    """Descriptor and offset of bytes, contiguous and at least one, that lie in a file that was mapped; else None.
+
+    The file stays as it is while somebody has the view.
+    """
+    whole = view.obj
+    if not isinstance(whole, _Map):
+        return None
+    return whole.file.descriptor, _address(view) - _address(whole)
+
+
+def _address(buffer: memoryview | mmap.mmap) -> int:
+    return int(np.frombuffer(buffer, np.uint8).ctypes.data)
+
+
 class SpoolFiles:
     """Temporary files, used again by whoever comes next; safe to use from several threads at once."""
 
@@ -124,7 +139,8 @@ def mapped(descriptor: int, nbytes: int, offset: int = 0) -> memoryview:
     twice as long, and then the disk as well.
     """
     flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
-    return memoryview(mmap.mmap(descriptor, nbytes, flags, mmap.PROT_READ, offset=offset))
+    start = offset % mmap.ALLOCATIONGRANULARITY
+    return memoryview(mmap.mmap(descriptor, start + nbytes, flags, mmap.PROT_READ, offset=offset - start))[start:]
 
 
 def nameless() -> int:

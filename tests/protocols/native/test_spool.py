@@ -57,12 +57,12 @@ def test_who_gives_up_leaves_no_file_to_others_that_is_still_written(monkeypatch
         begun, go_on, ended, files = threading.Event(), threading.Event(), threading.Event(), SpoolFiles()
         write = spool._write
 
-        def slow(file: SpoolFile, data: bytearray, offset: int) -> None:
-            if data[0] == 1:
+        def slow(file: SpoolFile, data: list[bytes], offset: int) -> None:
+            if data[0][0] == 1:
                 begun.set()
                 go_on.wait(60)
             write(file, data, offset)
-            if data[0] == 1:
+            if data[0][0] == 1:
                 ended.set()
 
         monkeypatch.setattr(spool, "_write", slow)

@@ -10,16 +10,19 @@ import msgspec
 import numpy as np
 import pytest
 
-from ndstream.core.operations import Append, Write
+from ndstream.core.dtypes import from_numpy
+from ndstream.core.operations import Append, Payload, Write
 from ndstream.core.ports import ANYBODY
 from ndstream.stores.hdf5.aside import INLINE, Aside, Laid, inline
 from ndstream.stores.hdf5.messages import Batch, Spooled
 from ndstream.stores.hdf5.store import HDF5Store
+from ndstream.stores.spools import SpoolFiles
 from ndstream.testing.arrays import collect
 from ndstream.testing.payloads import WRITER, payload, table
 
 from .test_writing import run
 
+U1 = from_numpy(np.dtype("u1"))
 SIZES = (10, INLINE, INLINE + 1, 5 << 20, 9 << 20)
 
 
@@ -42,7 +45,8 @@ def content(aside: Aside, laid: Laid) -> list[bytes]:
             found.append(plain)
         else:
             place = msgspec.convert(plain, Spooled)
-            found.append(os.pread(aside.descriptor, place.nbytes, place.offset))
+            descriptor = aside.descriptor if place.descriptor is None else place.descriptor
+            found.append(os.pread(descriptor, place.nbytes, place.offset))
     return found
 
 
@@ -53,6 +57,24 @@ def test_data_is_where_the_batch_says_however_many_come_at_once() -> None:
         laid = await asyncio.gather(*(aside.lay(batch(*sizes)) for sizes in batches))
         for each, sizes in zip(laid, batches, strict=True):
             assert content(aside, each) == [data(nbytes, nbytes).tobytes() for nbytes in sizes]
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("reached", [True, False])
+def test_what_lies_in_a_file_that_is_reached_is_not_laid_anywhere(reached: bool) -> None:
+    async def work() -> None:
+        aside = Aside()
+        aside.reached = reached
+        whole = data(6 << 20)
+        file = SpoolFiles().take()
+        file.write(0, whole)
+        body = file.mapped(whole.size)
+        parts = (body[5 : 5 + (2 << 20)], body[3 << 20 :], body[100:200], whole.data)
+        writes = [Write(name="/t", data=Payload(dtype=U1, shape=(part.nbytes,), data=part)) for part in parts]
+        laid = await aside.lay(Batch(operations=tuple(writes)))
+        assert content(aside, laid) == [bytes(part) for part in parts]
+        assert (aside.nbytes < 7 << 20) == reached
 
     asyncio.run(work())
 

@@ -11,7 +11,7 @@ import msgspec
 from ndstream.core.limits import KiB, MiB
 from ndstream.core.operations import Operation, Payload
 from ndstream.stores.hdf5.messages import Batch, Spooled
-from ndstream.stores.spools import SpoolFiles
+from ndstream.stores.spools import SpoolFiles, place_of
 
 _Place: TypeAlias = tuple[int, memoryview]  # offset in the file, bytes
 
@@ -50,9 +50,12 @@ class Aside:
     Attributes
     ----------
     descriptor : int
+    reached : bool
+        Whether the process can open what the server has open: then what lies in a file already is not laid anywhere.
     """
 
     def __init__(self) -> None:
+        self.reached = False
         self._file = SpoolFiles().take()
         self.descriptor = self._file.descriptor
         self._ends: dict[int, int] = {}  # of what is in it, by where it begins
@@ -70,9 +73,10 @@ class Aside:
         Busy
             There is no room on the disk.
         """
-        begin = self._take(sum(_room(_payload(operation)) for operation in batch.operations))
+        reached = self.reached
+        begin = self._take(sum(_room(_payload(operation), reached=reached) for operation in batch.operations))
         try:
-            slim, places = await asyncio.to_thread(_parted, batch, begin)
+            slim, places = await asyncio.to_thread(_parted, batch, begin, reached=reached)
             shares = [asyncio.to_thread(self._write, places[first::_THREADS]) for first in range(_THREADS)]
             for outcome in await asyncio.gather(*shares, return_exceptions=True):
                 if isinstance(outcome, BaseException):
@@ -114,20 +118,22 @@ def _payload(operation: Operation) -> Payload | None:
     return payload
 
 
-def _room(payload: Payload | None) -> int:
-    """Bytes that data needs in the file: whole pages."""
-    nbytes = 0 if payload is None else memoryview(payload.data).nbytes
-    return 0 if nbytes <= INLINE else -(-nbytes // _PAGES) * _PAGES
+def _room(payload: Payload | None, *, reached: bool) -> int:
+    """Bytes that data needs in the file: whole pages, or none when it is small, or lies in a file that is reached."""
+    view = memoryview(b"" if payload is None else payload.data)
+    if view.nbytes <= INLINE or (reached and place_of(view) is not None):
+        return 0
+    return -(-view.nbytes // _PAGES) * _PAGES
 
 
-def _parted(batch: Batch, begin: int) -> tuple[Batch, list[_Place]]:
+def _parted(batch: Batch, begin: int, *, reached: bool = False) -> tuple[Batch, list[_Place]]:
     """Take the large data out of a batch; returns it, and what belongs where in the file, from `begin` on."""
     places: list[_Place] = []
 
     def slim(operation: Operation) -> Operation:
         nonlocal begin
         payload = _payload(operation)
-        room = _room(payload)
+        room = _room(payload, reached=reached)
         if payload is None or (not room and isinstance(payload.data, bytes)):
             return operation
         view = memoryview(payload.data).cast("B")
@@ -136,6 +142,9 @@ def _parted(batch: Batch, begin: int) -> tuple[Batch, list[_Place]]:
             plain = msgspec.to_builtins(Spooled(offset=begin, nbytes=view.nbytes))
             places.extend((begin + at, view[at : at + _PIECE]) for at in range(0, view.nbytes, _PIECE))
             begin += room
+        elif view.nbytes > INLINE and (place := place_of(view)) is not None:
+            descriptor, offset = place
+            plain = msgspec.to_builtins(Spooled(offset=offset, nbytes=view.nbytes, descriptor=descriptor))
         else:
             plain = bytes(view)
         payload = msgspec.structs.replace(payload, data=plain)

@@ -83,10 +83,11 @@ class WritingLimits(msgspec.Struct, frozen=True, kw_only=True):
 class Take(msgspec.Struct, frozen=True, kw_only=True, tag="take"):
     """Ask an owner to take hold of a file for writing; the first request after the greeting.
 
-    `number` is that of the last commit, if the server knows one.
+    `number` is that of the last commit, if the server knows one; `descriptor` that of a file that the server has open.
     """
 
     target: Target
+    descriptor: int
     create: bool
     number: int
     durability: Literal["fsync", "flush"]
@@ -94,10 +95,14 @@ class Take(msgspec.Struct, frozen=True, kw_only=True, tag="take"):
 
 
 class Spooled(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the data of a payload is in the file that server and owner share, in place of the data."""
+    """Where the data of a payload is, in place of the data.
+
+    In the file that server and owner share, or in one that the server has open as `descriptor`.
+    """
 
     offset: int
     nbytes: int
+    descriptor: int | None = None
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,10 +177,14 @@ class Fetched(msgspec.Struct, frozen=True, kw_only=True, tag="fetched"):
 
 
 class Taken(msgspec.Struct, frozen=True, kw_only=True, tag="taken"):
-    """Answer to `Take`: the number of the last commit, and what keys are remembered of the journal."""
+    """Answer to `Take`: the number of the last commit, and what keys are remembered of the journal.
+
+    With `reaches`, the owner can open what the server has open.
+    """
 
     number: int
     keys: dict[str, Committed]
+    reaches: bool
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):

@@ -442,6 +442,7 @@ class Owned:
             )
             take = Take(
                 target=Target(file=self.path, generation="", name="/"),
+                descriptor=tenure.aside.descriptor,
                 create=not there,
                 number=self.ledger.number,
                 durability=self._durability,
@@ -449,6 +450,7 @@ class Owned:
             )
             taken = await tenure.call(take, limits.write_timeout)
             assert isinstance(taken, Taken)
+            tenure.aside.reached = taken.reaches
         except BaseException:
             await tenure.aclose()
             self.gate.open()

@@ -190,7 +190,7 @@ class Owner(Worker):
             disk, self._disk = self._disk, None
             disk.close()
             raise
-        return Taken(number=self._number, keys=keys)
+        return Taken(number=self._number, keys=keys, reaches=os.access(_of_server(request.descriptor), os.R_OK))
 
     def _open_file(self) -> None:
         disk = self._held()
@@ -401,7 +401,7 @@ def _refused(error: NDStreamError) -> Refused:
 
 
 def _unspooled(batch: Batch, spool: int) -> Batch:
-    """Put the data that lies in the spool into the payloads of a batch, as maps of that file."""
+    """Put the data that lies in files into the payloads of a batch, as maps of them."""
     return msgspec.structs.replace(batch, operations=tuple(_filled(each, spool) for each in batch.operations))
 
 
@@ -413,8 +413,17 @@ def _filled(operation: Operation, spool: int) -> Operation:
         where = msgspec.convert(payload.data, Spooled)
     except msgspec.ValidationError:
         raise InvalidRequest("data is bytes or a list") from None
-    data = mapped(spool, where.nbytes, where.offset)
+    if where.descriptor is None:
+        data = mapped(spool, where.nbytes, where.offset)
+    else:
+        with open(_of_server(where.descriptor), "rb") as file:  # noqa: PTH123  (no path of a file system)
+            data = mapped(file.fileno(), where.nbytes, where.offset)
     return msgspec.structs.replace(operation, data=msgspec.structs.replace(payload, data=data))
+
+
+def _of_server(descriptor: int) -> str:
+    """Where a file is that the server has open; Linux only, and only where processes may look at their parents."""
+    return f"/proc/{os.getppid()}/fd/{descriptor}"
 
 
 def _limits(request: Take) -> Limits:
