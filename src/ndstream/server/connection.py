@@ -29,9 +29,6 @@ _FRAMING = 16
 _SHORT = 1024
 """Bytes that wait for what follows: heads, as a rule."""
 
-_GATHERED = 1 << 19
-"""Bytes of a body that are handed on together, unless it ends before."""
-
 _UNTAKEN = 1 << 19
 """Bytes of a body that the application has not taken, from which on no more are read."""
 

@@ -24,6 +24,7 @@ from ndstream.core.ports import Lending, Lent
 from ndstream.core.selection import Selection, everything, ranges, select
 from ndstream.errors import Corrupt, Replaced, TooLarge, UnsupportedDType
 from ndstream.stores.hdf5.decode import Pipeline
+from ndstream.stores.hdf5.descriptors import OpenFile
 from ndstream.stores.hdf5.layout import Chunked, Library
 from ndstream.stores.hdf5.messages import Located
 from ndstream.stores.hdf5.pages import lend
@@ -319,6 +320,27 @@ def test_what_is_written_to_while_it_is_lent_never_looks_complete(
                 if came == sent:
                     os.utime(path, ns=(1, 1))
         assert came == sent
+
+    _run(Limits(), work)
+
+
+def test_a_disk_that_fails_leaves_the_budget_as_it_was(
+    tmp_path: Path, locate: Locate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, values = tmp_path / "bulk.h5", np.arange(MiB, dtype="f4")
+    with h5py.File(path, "w") as file:
+        file["x"] = values
+
+    def fails(self: OpenFile, offset: int, out: memoryview) -> bool:
+        raise Corrupt("the file cannot be read (Input/output error)")
+
+    async def work(reader: Reader) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(OpenFile, "read_now", fails)
+            with pytest.raises(Corrupt):
+                await _read(reader, locate(path, "x"), everything(values.shape))
+        assert reader.budget.used == 0
+        assert await _read(reader, locate(path, "x"), everything(values.shape)) == values.tobytes()
 
     _run(Limits(), work)
 

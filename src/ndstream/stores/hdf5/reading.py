@@ -252,7 +252,12 @@ class PieceReading:
         if piece is None:
             work = self._shortened(work)
             out = self._means.pool.take(work.nbytes)
-            if not work.run_now(out):
+            try:
+                cached = work.run_now(out)
+            except BaseException:
+                self._means.budget.give_back(work.nbytes)
+                raise
+            if not cached:
                 return work
             piece = out.data
         self._next = None
