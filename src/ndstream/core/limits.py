@@ -38,7 +38,7 @@ class Limits:
     requests_per_user: int = 6  #: requests served at once for one user or address, others wait; 0 = no limit
     # -- memory of the server --
     piece: Bytes = 8 * MiB  #: bytes that are read, decoded and sent in one go
-    request_memory: Bytes = 32 * MiB  #: bytes one request may hold at a time, however much it reads
+    request_memory: Bytes = 48 * MiB  #: bytes one request may hold at a time, however much it reads
     buffers: Bytes = 128 * MiB  #: bytes all requests together may hold at a time; others wait
     spool: Bytes = 8 * GiB  #: bytes of temporary file one request may use to put decoded chunks in order
     chunk_cache: Bytes = 32 * MiB  #: decoded chunks kept for small reads
