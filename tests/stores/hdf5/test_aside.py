@@ -79,6 +79,15 @@ def test_what_lies_in_a_file_that_is_reached_is_not_laid_anywhere(reached: bool)
     asyncio.run(work())
 
 
+def test_what_is_laid_beside_a_batch_without_data_begins_on_a_page() -> None:
+    async def work() -> None:
+        aside = Aside()
+        await aside.lay(Batch(operations=()))
+        assert (await aside.lay(batch(1 << 20))).begin % 4096 == 0
+
+    asyncio.run(work())
+
+
 def test_room_is_used_again() -> None:
     async def work() -> None:
         aside = Aside()

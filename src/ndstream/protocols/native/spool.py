@@ -10,7 +10,6 @@ from ndstream.errors import Busy, StorageFull
 from ndstream.stores.spools import SpoolFile, SpoolFiles
 from ndstream.wire.asgi import BodyTooLong
 
-_IN_MEMORY = 1 * MiB
 _PIECE = 2 * MiB
 
 
@@ -51,7 +50,7 @@ async def spooled(pieces: AsyncIterator[bytes], length: int, most: int, files: S
                 raise error
             kept.append(piece)
             held += len(piece)
-            if held >= _PIECE and total > _IN_MEMORY:
+            if held >= _PIECE:
                 file = file or _take(files)
                 if writing is not None:
                     await writing

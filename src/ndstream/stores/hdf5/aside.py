@@ -92,7 +92,7 @@ class Aside:
 
     def _take(self, nbytes: int) -> int:
         """Find the first gap that is large enough; of several that are taken each has one of its own."""
-        begin, nbytes = 0, max(nbytes, 1)
+        begin, nbytes = 0, max(nbytes, _PAGES)
         for start, end in sorted(self._ends.items()):
             if start - begin >= nbytes:
                 break

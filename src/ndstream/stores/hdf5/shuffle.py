@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +40,7 @@ def unshuffle(planes: NDArray[np.uint8], width: int, out: NDArray[np.uint8]) -> 
         return
     native = _native()
     if native is not None and (width in _VECTORISED or 16 <= width <= 255):
-        native(width, whole, _address(planes), _address(out))
+        native(width, whole, planes.ctypes.data, out.ctypes.data)
     else:
         rows, columns = planes[:whole].reshape(width, count), out[:whole].reshape(count, width)
         for position in range(width):
@@ -50,18 +49,13 @@ def unshuffle(planes: NDArray[np.uint8], width: int, out: NDArray[np.uint8]) -> 
         np.copyto(out[whole:], planes[whole:])
 
 
-def _address(array: NDArray[np.uint8]) -> Any:
-    # For each chunk, with the caches full of what was decoded before: numpy's own `ctypes` is Python code.
-    return ctypes.byref(ctypes.c_char.from_buffer(array.data)) if array.flags.writeable else array.ctypes.data
-
-
 @cache
-def _native() -> Callable[[int, int, Any, Any], int] | None:
+def _native() -> Callable[[int, int, int, int], int] | None:
     blosc2 = library("h5blosc2")
     if blosc2 is None or not hasattr(blosc2, "blosc2_unshuffle"):
         return None
     function = blosc2.blosc2_unshuffle
     function.argtypes = (ctypes.c_int32, ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p)
     function.restype = ctypes.c_int32
-    call: Callable[[int, int, Any, Any], int] = function
+    call: Callable[[int, int, int, int], int] = function
     return call
