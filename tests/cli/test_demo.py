@@ -26,11 +26,26 @@ main.run()
 """
 
 
+# Asked to end where Python cannot pass on what the handler raises.
+_DROPPED = """
+import signal
+from ndstream.cli import main
+from ndstream.cli.walk import steps
+
+class Ended:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+steps.STEPS[:] = [("The interrupted step", lambda stage: Ended() and None)]
+main.run()
+"""
+
+
 @contextmanager
-def _demo(temporary: Path, *arguments: str, short: bool = False) -> Iterator[subprocess.Popen[str]]:
-    program = ["-c", _SHORT] if short else ["-m", "ndstream"]
+def _demo(temporary: Path, *arguments: str, program: str | None = None) -> Iterator[subprocess.Popen[str]]:
+    start = ["-m", "ndstream"] if program is None else ["-c", program]
     with subprocess.Popen(
-        [sys.executable, "-u", *program, "demo", *arguments],
+        [sys.executable, "-u", *start, "demo", *arguments],
         env={"PATH": "/usr/bin:/bin", "TMPDIR": str(temporary), "HOME": str(temporary)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -51,7 +66,7 @@ def test_the_walk_goes_through_and_leaves_nothing_behind(tmp_path: Path) -> None
 
 
 def test_the_server_runs_until_it_is_told_to_end(tmp_path: Path) -> None:
-    with _demo(tmp_path, short=True) as process:
+    with _demo(tmp_path, program=_SHORT) as process:
         assert process.stdout is not None
         said = ""
         for line in process.stdout:
@@ -70,6 +85,14 @@ def test_the_walk_can_be_left_at_any_time(tmp_path: Path) -> None:
         said = process.stdout.read()
         # A shell says 130 in both cases: Python ends itself by the signal when it came while a text was evaluated.
         assert process.wait() in (130, -signal.SIGINT), said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_being_asked_to_end_is_not_forgotten(tmp_path: Path) -> None:
+    with _demo(tmp_path, program=_DROPPED) as process:
+        said, _ = process.communicate()
+    assert "Exception ignored" in said
+    assert process.returncode in (130, -signal.SIGINT), said
     assert list(tmp_path.iterdir()) == []
 
 

@@ -6,6 +6,7 @@ import signal
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -28,9 +29,7 @@ def demo(
         from ndstream.cli.walk import data, stage, steps, writing
         from ndstream.testing.server import LocalServer
 
-    # Being asked to end is not a failure, and what was made is tidied away in any case.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+    asked = _AskedToEnd()
     with tempfile.TemporaryDirectory(prefix="ndstream-demo-") as directory:
         samples, scratch = Path(directory, "archive"), Path(directory, "taken-home")
         scratch.mkdir()
@@ -46,10 +45,34 @@ def demo(
             typer.echo(f"ndstream: serving at {running.url}")
             shown = stage.Stage(running.url, samples, scratch)
             for title, step in steps.STEPS:
+                asked.end()
                 shown.chapter(title)
                 step(shown)
             typer.secho("\nEvery result was compared with what h5py reads from the files: all are equal.", bold=True)
+            asked.end()
             if not once:
                 with suppress(KeyboardInterrupt):
                     typer.echo(f"The server is still running at {running.url} until Ctrl-C.")
                     running.wait()
+
+
+class _AskedToEnd:
+    """Signals that ask the demo to end raise ``KeyboardInterrupt``: what was made is tidied away in any case.
+
+    Python drops what is raised while it runs a finalizer or a weak reference's callback, of which an import has many.
+    So what was asked is kept, and raised again by `end`.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._interrupt)
+
+    def end(self) -> None:
+        """Raise ``KeyboardInterrupt`` if the demo was asked to end."""
+        if self._asked:
+            raise KeyboardInterrupt
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+        raise KeyboardInterrupt
