@@ -1,7 +1,7 @@
 """What the machine can do without us: bytes over a bare socket, and small answers from memory over uvicorn.
 
-Programs: ``python -m benchmarks.ceilings raw|small|frames``; each prints its port, and serves
-until its standard input ends.
+Programs: ``python -m benchmarks.ceilings raw|small|frames``, ``raw`` also with the name of a file to send; each prints
+its port, and serves until its standard input ends.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -25,9 +26,9 @@ SMALL = 4096
 
 
 @contextmanager
-def ceiling(name: str) -> Iterator[int]:
+def ceiling(name: str, *arguments: str | Path) -> Iterator[int]:
     """Run one of the programs; gives its port."""
-    command = [sys.executable, "-m", "benchmarks.ceilings", name]
+    command = [sys.executable, "-m", "benchmarks.ceilings", name, *map(str, arguments)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None
     assert process.stdout is not None
@@ -39,9 +40,9 @@ def ceiling(name: str) -> Iterator[int]:
         process.stdout.close()
 
 
-def serve_raw() -> None:
-    """Send as many bytes of warm memory as asked for, a thread for each connection."""
-    warm = memoryview(bytearray(b"\1" * _WARM))
+def serve_raw(file: str | None = None) -> None:
+    """Send as many bytes of warm memory, or of what a file holds, as asked for, a thread for each connection."""
+    warm = memoryview(bytearray(b"\1" * _WARM) if file is None else Path(file).read_bytes())
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
 
     def answer(connection: socket.socket) -> None:
@@ -50,7 +51,7 @@ def serve_raw() -> None:
             while request := connection.recv(ASKED, socket.MSG_WAITALL):
                 left = int.from_bytes(request, "big")
                 while left:
-                    left -= connection.send(warm[: min(left, _WARM)])
+                    left -= connection.send(warm[: min(left, len(warm))])
 
     def accept() -> None:
         while True:
@@ -117,4 +118,4 @@ def _serve_until_the_end(port: int) -> None:
 
 
 if __name__ == "__main__":
-    {"raw": serve_raw, "small": serve_small, "frames": serve_frames}[sys.argv[1]]()
+    {"raw": serve_raw, "small": serve_small, "frames": serve_frames}[sys.argv[1]](*sys.argv[2:])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ import hdf5plugin
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.ceilings import ceiling
+from benchmarks.ceilings import ASKED, ceiling
 from benchmarks.crew import Crew
 from benchmarks.reading import LocalRead, RawRead, RemoteRead
 from benchmarks.rounds import medians
@@ -25,6 +28,7 @@ from ndstream.wire.buffers import BufferPool, Scratch
 
 ROUNDS = 5
 THREADS = 2
+TOGETHER = 6  # chunks that a thread of the bare reader decodes in one go
 TOTAL = 128 << 20  # bytes of each dataset
 SHAPE = {"<f4": (128, 512, 512), "<u2": (128, 1024, 512)}  # rows, and so chunks, of 1 MiB
 
@@ -72,52 +76,90 @@ def _dataset(file: h5py.File, name: str, dtype: str, options: dict[str, Any]) ->
 def chunked(site: Site) -> Iterator[Row]:
     """Read every dataset whole, with one client."""
     path = site.file("chunked.h5", write)
-    with ceiling("raw") as port, site.server() as server:
+    with site.server() as server:
         for name, case in CASES.items():
             # Over hdfstream the server decodes; over its own protocol our client asks for chunks as they are stored.
             ways = ((f"{server.url}/hdfstream", "decoded", case.decoded), (server.url, "passed through", case.through))
-            for url, how, budget in ways:
-                with Crew([RemoteRead(url, path.name, name, path)]) as ours, Crew([LocalRead(path, name)]) as local:
-                    yield _row(f"{name}, {how}", {"ours": ours, "limit": local}, budget)
-            with Crew([BareDecode(path, name)]) as bare, Crew([LocalRead(path, name)]) as local:
-                yield _row(f"{name}, bare decoding", {"ours": bare, "limit": local})
-        with Crew([RemoteRead(server.url, path.name, PLAIN, path)]) as ours, Crew([RawRead(port, TOTAL)]) as raw:
-            yield _row(PLAIN, {"ours": ours, "limit": raw}, 0.7)
+            stored = site.file(f"{name}.chunks", partial(_extract, path, name))
+            with ceiling("raw", stored) as port, Crew([BareRead(port, path, name)]) as bare:
+                for url, how, budget in ways:
+                    with Crew([RemoteRead(url, path.name, name, path)]) as ours, Crew([LocalRead(path, name)]) as local:
+                        seconds = _measured({"ours": ours, "limit": local, "bare": bare})
+                    yield _row(f"{name}, {how}", seconds, budget)
+                yield _row(f"{name}, passed through bare", {"ours": seconds["bare"], "limit": seconds["limit"]})
+        with (
+            ceiling("raw") as port,
+            Crew([RemoteRead(server.url, path.name, PLAIN, path)]) as ours,
+            Crew([RawRead(port, TOTAL)]) as raw,
+        ):
+            yield _row(PLAIN, _measured({"ours": ours, "limit": raw}), 0.7)
 
 
 @dataclass
-class BareDecode:
-    """Decode the chunks of a dataset from memory into an array that is warm: no reader can be faster."""
+class BareRead:
+    """Receive stored chunks from a bare socket and decode them in threads, into an array that is warm.
 
+    What our client does, without HTTP, a file, an index, checks, or a server that looks anything up: how fast a reader
+    can be on this machine.
+    """
+
+    port: int
     path: Path
     name: str
     _state: dict[str, Any] = field(default_factory=dict)
 
     def prepare(self) -> None:
-        """Load the chunks, and decode them once."""
+        """Connect, read once, and compare with the file."""
         with h5py.File(self.path) as file:
             dataset = file[self.name]
             filters = dataset.id.get_create_plist()
             stages = [filters.get_filter(number) for number in range(filters.get_nfilters())]
             made = tuple(Filter(id=code, name=name.decode(), options=options) for code, _, options, name in stages)
-            chunks = [dataset.id.read_direct_chunk(at.chunk_offset)[1] for at in _chunks_of(dataset)]
-            nbytes = dataset.nbytes // len(chunks)
+            sizes = [at.size for at in _chunks_of(dataset)]
+            wanted = dataset[...]
+        out = np.ones((len(sizes), wanted.nbytes // len(sizes)), np.uint8)
         self._state = {
-            "stored": [np.frombuffer(chunk, np.uint8) for chunk in chunks],
-            "out": np.ones((len(chunks), nbytes), np.uint8),
-            "pipeline": pipeline(made, nbytes),
+            "connection": socket.create_connection(("127.0.0.1", self.port)),
+            "goes": [(first, sizes[first : first + TOGETHER]) for first in range(0, len(sizes), TOGETHER)],
+            "buffers": [np.ones(TOGETHER * max(sizes), np.uint8) for _ in range(2 * THREADS)],
+            "out": out,
+            "pipeline": pipeline(made, out.shape[1]),
+            "pool": BufferPool(64 << 20),
             "threads": ThreadPoolExecutor(THREADS),
         }
         self.run()
+        if not np.array_equal(out.reshape(-1).view(wanted.dtype), wanted.reshape(-1)):
+            raise ValueError(f"{self.name} came with other values")
 
     def run(self) -> None:
-        """Decode."""
-        list(self._state["threads"].map(self._share, range(THREADS)))
+        """Ask, receive and decode."""
+        connection, buffers = self._state["connection"], self._state["buffers"]
+        nbytes = sum(sum(sizes) for _, sizes in self._state["goes"])
+        connection.sendall(nbytes.to_bytes(ASKED, "big"))
+        under_way: deque[Future[None]] = deque()
+        for number, (first, sizes) in enumerate(self._state["goes"]):
+            if len(under_way) == len(buffers):
+                under_way.popleft().result()
+            buffer = buffers[number % len(buffers)]
+            if connection.recv_into(buffer, sum(sizes), socket.MSG_WAITALL) != sum(sizes):
+                raise ConnectionError("the chunks ended too early")
+            under_way.append(self._state["threads"].submit(self._decode, buffer, first, sizes))
+        for each in under_way:
+            each.result()
 
-    def _share(self, first: int) -> None:
-        take = Scratch(BufferPool(0)).take
-        for number in range(first, len(self._state["stored"]), THREADS):
-            self._state["pipeline"].decode(self._state["stored"][number], 0, self._state["out"][number], take)
+    def _decode(self, buffer: NDArray[np.uint8], first: int, sizes: list[int]) -> None:
+        take = Scratch(self._state["pool"]).take
+        start = 0
+        for number, size in enumerate(sizes, first):
+            self._state["pipeline"].decode(buffer[start : start + size], 0, self._state["out"][number], take)
+            start += size
+
+
+def _extract(path: Path, name: str, to: Path) -> None:
+    """Write the stored chunks of a dataset, one behind the other."""
+    with h5py.File(path) as file, to.open("wb") as stored:
+        for at in _chunks_of(file[name]):
+            stored.write(file[name].id.read_direct_chunk(at.chunk_offset)[1])
 
 
 def _chunks_of(dataset: h5py.Dataset) -> list[Any]:
@@ -126,8 +168,11 @@ def _chunks_of(dataset: h5py.Dataset) -> list[Any]:
     return found
 
 
-def _row(name: str, crews: dict[str, Crew], budget: float | None = None) -> Row:
-    seconds = medians({key: crew.round for key, crew in crews.items()}, ROUNDS)
+def _measured(crews: dict[str, Crew]) -> dict[str, float]:
+    return medians({key: crew.round for key, crew in crews.items()}, ROUNDS)
+
+
+def _row(name: str, seconds: dict[str, float], budget: float | None = None) -> Row:
     speed = {key: TOTAL / taken / 1e9 for key, taken in seconds.items()}
     least = None if budget is None else ratio_at_least(budget)
     return Row(f"chunked, {name}", speed["ours"], "GB/s", speed["limit"], least)
