@@ -31,6 +31,8 @@ _BLOCK = 16 * MiB
 _POINTS = 1 << 14
 _OBJECTS = 1 << 16
 _UNIT = 1 * MiB
+#: Chunks that are being made, or wait to be stored.
+_AHEAD = 8
 
 _REFERENCES = (h5py.Reference, h5py.RegionReference)
 
@@ -208,13 +210,15 @@ def store(place: Place, selection: Selection, payload: Payload, threads: ThreadP
     source = Source(payload, place, selection.shape)
     if not selection.count:
         return
+    blocks = _blocks(place, selection, source)
+    if place.encoding is not None and all(isinstance(axis, Span) and axis.step == 1 for axis in selection.axes):
+        _write_encoded(place, place.encoding, blocks, threads)
+        return
     if selection.joint or not all(isinstance(axis, Span) for axis in selection.axes):
         write = _scatter if place.itemsize is not None else _scatter_points
-    elif place.encoding is not None and all(isinstance(axis, Span) and axis.step == 1 for axis in selection.axes):
-        write = _Encoded(threads).write
     else:
         write = _write_box
-    for block, data in _blocks(place, selection, source):
+    for block, data in blocks:
         write(place, block, data)
 
 
@@ -287,41 +291,42 @@ def _scatter_points(place: Place, block: Selection, data: NDArray[Any]) -> None:
         place.id.write(h5s.create_simple((some.size,)), space, np.ascontiguousarray(data[some]), place.memory)
 
 
-class _Encoded:
-    """Writes blocks of spans of step 1: whole chunks are made in threads and stored past the library."""
+def _write_encoded(
+    place: Place,
+    encoding: Encoding,
+    blocks: Iterator[tuple[Selection, NDArray[Any]]],
+    threads: ThreadPoolExecutor,
+) -> None:
+    """Write blocks of spans of step 1: whole chunks are made in threads and stored past the library."""
+    assert place.grid is not None
+    grid = place.grid
 
-    def __init__(self, threads: ThreadPoolExecutor) -> None:
-        self._threads = threads
+    def chunks() -> Iterator[tuple[tuple[int, ...], NDArray[Any]]]:
+        for block, data in blocks:
+            values = data.reshape(tuple(axis.count for axis in block.axes))
+            for part in Selection(source=block.source, axes=block.axes).over(grid):
+                start, counts = _bounds(part, grid, block.source)
+                if part.whole and counts == grid:
+                    yield start, values[part.target]
+                else:
+                    _write_part(place, part, values)
 
-    def write(self, place: Place, block: Selection, data: NDArray[Any]) -> None:
-        assert place.grid is not None
-        assert place.encoding is not None
-        counts = tuple(axis.count for axis in block.axes)
-        values = data.reshape(counts)
-        boxed = Selection(source=block.source, axes=block.axes)
-        whole = []
-        for part in boxed.over(place.grid):
-            if part.whole and _bounds(part, place.grid, block.source)[1] == place.grid:
-                whole.append(part)
-            else:
-                self._write_part(place, part, values)
-        encode = place.encoding.encode
+    def work(chunk: tuple[tuple[int, ...], NDArray[Any]]) -> tuple[tuple[int, ...], NDArray[np.uint8], int]:
+        start, elements = chunk
+        return start, *encoding.encode(np.ascontiguousarray(elements).reshape(-1).view(np.uint8))
 
-        def work(part: Part) -> tuple[tuple[int, ...], NDArray[np.uint8], int]:
-            chunk = np.ascontiguousarray(values[part.target]).reshape(-1).view(np.uint8)
-            start, _ = _bounds(part, place.grid or (), block.source)
-            return start, *encode(chunk)
+    for start, stored, mask in ahead(threads, work, chunks(), _AHEAD):
+        place.id.write_direct_chunk(start, stored, mask)
 
-        for start, stored, mask in ahead(self._threads, work, whole, 8):
-            place.id.write_direct_chunk(start, stored, mask)
 
-    def _write_part(self, place: Place, part: Part, values: NDArray[Any]) -> None:
-        assert place.grid is not None
-        piece = np.ascontiguousarray(values[part.target])
-        local = [entry if isinstance(entry, slice) else slice(int(entry), int(entry) + 1) for entry in part.source]
-        start = tuple(
-            number * length + entry.start for number, length, entry in zip(part.chunk, place.grid, local, strict=True)
-        )
-        space = place.id.get_space()
-        space.select_hyperslab(start, piece.shape)
-        place.id.write(h5s.create_simple(piece.shape), space, piece, place.memory)
+def _write_part(place: Place, part: Part, values: NDArray[Any]) -> None:
+    """Write a part of a chunk."""
+    assert place.grid is not None
+    piece = np.ascontiguousarray(values[part.target])
+    local = [entry if isinstance(entry, slice) else slice(int(entry), int(entry) + 1) for entry in part.source]
+    start = tuple(
+        number * length + entry.start for number, length, entry in zip(part.chunk, place.grid, local, strict=True)
+    )
+    space = place.id.get_space()
+    space.select_hyperslab(start, piece.shape)
+    place.id.write(h5s.create_simple(piece.shape), space, piece, place.memory)
