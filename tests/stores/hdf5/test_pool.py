@@ -36,6 +36,8 @@ from ndstream.stores.hdf5.generation import generation_of
 from ndstream.stores.hdf5.messages import Describe, Described, Fetch, Fetched, Locate, Located, Target
 from ndstream.stores.hdf5.pool import Pool
 
+from .conftest import until
+
 T = TypeVar("T")
 
 #: Long enough for a worker to load the library, short enough to wait for in a test.
@@ -89,13 +91,6 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
         for pool in site.pools:
             runner.run(pool.aclose())
             assert not pool.pids
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Let the loop go on until something holds."""
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110  (what processes do sets no event in this one)
-            await asyncio.sleep(0.005)
 
 
 async def ready(pool: Pool) -> None:

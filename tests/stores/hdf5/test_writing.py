@@ -43,10 +43,13 @@ from ndstream.errors import (
     UnsupportedFilter,
     WorkerDied,
 )
+from ndstream.stores.hdf5.journal import journal_path
 from ndstream.stores.hdf5.store import HDF5Store
 from ndstream.testing.arrays import collect
 from ndstream.testing.payloads import WRITER, dataset, payload, table
 from ndstream.wire.compression import pack, stored_chunk
+
+from .conftest import until
 
 T = TypeVar("T")
 
@@ -298,6 +301,24 @@ def test_large_data_does_not_pass_through_memory(tmp_path: Path) -> None:
         assert (await collect(await store.read("a.h5", "/x", ANYBODY, None)) == values).all()
 
     run(tmp_path, work)
+
+
+def test_a_long_journal_is_emptied_when_nobody_writes(tmp_path: Path) -> None:
+    journal = journal_path(tmp_path / "a.h5")
+    frames = np.random.default_rng(1).integers(0, 255, (8, 1 << 20), "u1")
+
+    async def work(store: HDF5Store) -> None:
+        await store.apply("a.h5", WRITER, [dataset("/frames", frames)], create=True)
+        # Where a commit has bytes already, the next one goes through the journal.
+        await store.apply("a.h5", WRITER, [Write(name="/frames", data=payload(frames + 1))])
+        assert journal.stat().st_size > frames.nbytes
+        await until(lambda: journal.stat().st_size <= 2 * limits.journal)
+        await store.apply("a.h5", WRITER, [Write(name="/frames", data=payload(frames + 2))])
+
+    limits = Limits(journal=1 << 20)
+    run(tmp_path, work, limits)
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert np.array_equal(file["frames"][...], frames + 2)
 
 
 def test_readers_that_give_up_leave_the_owner_to_others(tmp_path: Path) -> None:

@@ -315,10 +315,15 @@ class JournaledFile:
         self._failure = None
         self._changed = self._dropping = False
 
-    def checkpoint(self) -> None:
+    def checkpoint(self, least: int = 0) -> None:
         """Synchronise the file and empty the journal; between transactions, when there is time for it.
 
         It happens by itself with the first write after the journal has grown beyond its limit.
+
+        Parameters
+        ----------
+        least : int, bytes
+            A shorter journal is left as it is.
 
         Raises
         ------
@@ -330,13 +335,13 @@ class JournaledFile:
             raise RuntimeError("a transaction is under way: commit or roll back first")
         if self.lost:
             self._raise_failure()
-        if self._log.empty:
+        if self._log.empty or self._log.nbytes < least:
             return
         try:
             self._sync(self._main)
             self._log.checkpoint(self._draft.size, touch_of(self._main.status()))
             self._sync(self._log.file)
-            self._log.shrink(self._limit)
+            self._log.shrink(2 * self._limit)  # as far as it grows with commits that are not too large
         except OSError as error:
             self._lose(error)
             self._raise_failure()

@@ -131,9 +131,10 @@ class Publish(msgspec.Struct, frozen=True, kw_only=True, tag="publish"):
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, tag="checkpoint"):
-    """Ask to empty the journal, now that there is time for it."""
+    """Ask to empty the journal, now that there is time for it, if it has `least` bytes."""
 
     target: Target
+    least: int
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True, tag="release"):

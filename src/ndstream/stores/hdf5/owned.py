@@ -51,6 +51,9 @@ _BATCHES = 4096
 _BYTES = 64 * MiB
 #: Bytes of large data that are laid aside at a time: of the commit that is under way, and of those to come.
 _AHEAD = 3 * _BYTES
+#: Seconds without a batch after which the journal is emptied, when it has this part of what it may have.
+_QUIET = 0.5
+_WORTH = 4
 #: Datasets of which it is remembered when they changed.
 _TOUCHED = 1 << 16
 
@@ -297,7 +300,7 @@ class Owned:
             else:
                 self._queue.extendleft(reversed(left))
         loop = asyncio.get_running_loop()
-        self._idle = loop.call_later(self._limits.writer_idle, self._release_later)
+        self._idle = loop.call_later(_QUIET, self._tidy_later)
 
     def _next_group(self) -> list[_Entry]:
         group: list[_Entry] = []
@@ -495,6 +498,21 @@ class Owned:
         finally:
             self.gate.open()
 
+    def _tidy_later(self) -> None:
+        self._begin(self._tidy())
+        self._idle = asyncio.get_running_loop().call_later(self._limits.writer_idle, self._release_later)
+
+    async def _tidy(self) -> None:
+        """Empty the journal before the next batch would have to wait for it, unless there is one."""
+        async with self._turn:
+            if self._tenure is None or self._queue:
+                return
+            request = Checkpoint(target=self._target(), least=self._limits.journal // _WORTH)
+            try:
+                await self._call(request, self._limits.write_timeout)
+            except NDStreamError as error:
+                _log.warning("%s: the journal was not emptied: %s", self.path, error)
+
     def _release_later(self) -> None:
         self._begin(self.release())
 
@@ -514,12 +532,6 @@ class Owned:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-    async def checkpoint(self) -> None:
-        """Empty the journal."""
-        async with self._turn:
-            if self._tenure is not None:
-                await self._call(Checkpoint(target=self._target()), self._limits.write_timeout)
 
     async def aclose(self) -> None:
         """Finish what is queued, and let the file go."""

@@ -142,7 +142,7 @@ class Owner(Worker):
                 self._held().apply()
                 return Published()
             case Checkpoint():
-                self._held().checkpoint()
+                self._held().checkpoint(request.least)
                 return Published()
             case Describe() | Locate() | Fetch():
                 self._held()
