@@ -34,6 +34,7 @@ CLIENTS = 16
 ROWS = 1600  # of one round
 FRAMES = (64, 512, 512)  # float32: chunks of 1 MiB
 EVENTS = 300
+LONG = 50_000  # chunks of a dataset that grows for long
 
 
 def writing(site: Site) -> Iterator[Row]:
@@ -85,11 +86,13 @@ def _events(url: str) -> Iterator[Row]:
     """How long after its answer another client is told of an append, and has the row."""
     late = _delays(url, "events.h5", lambda file: file.follow())
     yield Row("growing file, event after the answer, p99", 1e3 * float(np.quantile(late, 0.99)), "ms", None, at_most(5))
-    late = _delays(url, "rows-followed.h5", lambda file: file["rows"].follow())
-    yield Row("growing file, row in hand after the answer, p50", 1e3 * float(np.median(late)), "ms")
+    for chunks in (0, LONG):
+        late = _delays(url, f"rows-{chunks}.h5", lambda file: file["rows"].follow(), chunks)
+        what = f", behind {chunks:,} chunks" if chunks else ""
+        yield Row(f"growing file, row in hand after the answer{what}, p50", 1e3 * float(np.median(late)), "ms")
 
 
-def _delays(url: str, name: str, follow: Callable[[Any], Iterator[Any]]) -> NDArray[np.float64]:
+def _delays(url: str, name: str, follow: Callable[[Any], Iterator[Any]], chunks: int = 0) -> NDArray[np.float64]:
     """Seconds from the answer to an append until somebody who follows has it; below zero when that is earlier."""
     import ndstream
 
@@ -105,7 +108,10 @@ def _delays(url: str, name: str, follow: Callable[[Any], Iterator[Any]]) -> NDAr
 
     late = []
     with ndstream.open(url, name, mode="a") as file:
-        rows = file.create_dataset("rows", (0, ROW // 4), "<i4", maxshape=(None, ROW // 4), chunks=(16, ROW // 4))
+        length = 1 if chunks else 16
+        rows = file.create_dataset("rows", (0, ROW // 4), "<i4", maxshape=(None, ROW // 4), chunks=(length, ROW // 4))
+        for start in range(0, chunks, 4096):
+            rows.append(np.zeros((min(4096, chunks - start), ROW // 4), "<i4"))
         follower = threading.Thread(target=hear)
         follower.start()
         row = np.zeros((1, ROW // 4), "<i4")

@@ -26,11 +26,13 @@ from ndstream.core.operations import (
     CreateGroup,
     Delete,
     Operation,
+    Resize,
     SetAttributes,
     Write,
     WriteChunk,
 )
 from ndstream.core.ports import ANYBODY, Writing
+from ndstream.core.selection import select, to_plain
 from ndstream.errors import (
     Conflict,
     FileInUse,
@@ -43,7 +45,9 @@ from ndstream.errors import (
     UnsupportedFilter,
     WorkerDied,
 )
+from ndstream.stores.hdf5 import owners
 from ndstream.stores.hdf5.journal import journal_path
+from ndstream.stores.hdf5.messages import Locate, Located, Target
 from ndstream.stores.hdf5.store import HDF5Store
 from ndstream.testing.arrays import collect
 from ndstream.testing.payloads import WRITER, dataset, payload, table
@@ -275,6 +279,55 @@ def test_a_long_read_goes_on_while_rows_are_appended(tmp_path: Path) -> None:
         assert len(parts) > 5
 
     run(tmp_path, work, Limits(piece=1 << 17, request_memory=1 << 20))
+
+
+@pytest.mark.parametrize("block", [0, 512])
+@pytest.mark.parametrize("filters", [{}, {"compression": "gzip"}, {"compression": "gzip", "fletcher32": True}])
+def test_where_added_chunks_are_is_asked_for_alone(
+    filters: dict[str, Any], block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owners, "_MANY", 1)
+    joined: list[int] = []
+    together = owners._continued
+
+    def counting(before: Located, more: Located) -> Located:
+        joined.append(more.since)
+        return together(before, more)
+
+    monkeypatch.setattr(owners, "_continued", counting)
+    random = np.random.default_rng(1)
+    values = random.integers(0, 9, (50, 6), "<i4")
+    with h5py.File(tmp_path / "a.h5", "w", libver="latest", userblock_size=block) as file:
+        file.create_dataset("x", data=values, chunks=(4, 4), maxshape=(None, 9), **filters)
+
+    async def work(store: HDF5Store) -> None:
+        nonlocal values
+
+        async def change(operation: Operation) -> None:
+            await store.apply("a.h5", WRITER, [operation])
+            assert store._owners is not None
+            owned = store._owners.get(str(tmp_path / "a.h5"))
+            assert owned is not None
+            kept = await store._owners._current(owned, "/x", ANYBODY)
+            afresh, _ = await owned.ask(Locate(target=Target(file=owned.path, generation=owned.generation, name="/x")))
+            assert kept.located == afresh
+            assert np.array_equal(await collect(await store.read("a.h5", "/x", ANYBODY, None)), values)
+
+        for rows in (1, 3, 4, 17, 2, 1):
+            added = random.integers(0, 9, (rows, 6), "<i4")
+            values = np.concatenate((values, added))
+            await change(Append(name="/x", data=payload(added)))
+        assert joined == [24, 26, 28, 36, 38]
+        # Not when what was there has changed, nor when the grid has another form, nor of what was never written.
+        values[3] = 7
+        await change(Write(name="/x", selection=to_plain(select(3, values.shape)), data=payload(7, "<i4")))
+        values = np.pad(values, ((0, 0), (0, 3)))
+        await change(Resize(name="/x", shape=values.shape))
+        values = np.pad(values, ((0, 9), (0, 0)))
+        await change(Resize(name="/x", shape=values.shape))
+        assert len(joined) == 5
+
+    run(tmp_path, work)
 
 
 def test_a_long_read_of_what_is_changed_fails_and_does_not_mix(tmp_path: Path) -> None:

@@ -96,8 +96,12 @@ class Describer:
                     dtype=type_of(found.object), attributes=self._attributes(found), address=found.identity
                 )
 
-    def dataset(self, found: Found, *, attributes: bool = True, plist: h5p.PropDCID | None = None) -> Dataset:
-        """Describe a dataset; its sources must have been checked (`Resolver.guard`)."""
+    def dataset(self, found: Found, *, brief: bool = False, plist: h5p.PropDCID | None = None) -> Dataset:
+        """Describe a dataset; its sources must have been checked (`Resolver.guard`).
+
+        When `brief`, without attributes, and without the bytes that are stored, for which the library goes through all
+        chunks.
+        """
         dataset: h5d.DatasetID = found.object
         plist = plist or dataset.get_create_plist()
         kind = kind_of(dataset.get_type())
@@ -111,13 +115,13 @@ class Describer:
             dtype=kind.dtype,
             shape=shape,
             maxshape=_maxshape(space) if shape else shape,
-            attributes=self._attributes(found) if attributes else {},
+            attributes={} if brief else self._attributes(found),
             storage="external" if plist.get_external_count() else _STORAGE[layout],
             chunks=plist.get_chunk() if layout == h5d.CHUNKED else None,
             filters=_filters(plist),
             fill=_fill(plist, dataset, kind.dtype),
             data=self._inline(found, kind, shape),
-            stored=dataset.get_storage_size(),
+            stored=0 if brief else dataset.get_storage_size(),
             address=found.identity,
         )
 

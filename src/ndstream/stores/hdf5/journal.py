@@ -53,6 +53,8 @@ class JournaledFile:
     lost : bool
         The disk did not do what it had promised, so that it is not known what is on it. All that is left to do is to
         close the file, and to open it again.
+    read_last : tuple of int
+        What h5py has read last: where it begins, and how many bytes it has.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class JournaledFile:
         self._place = str(path)
         self.recovered = recovered
         self.lost = False
+        self.read_last = 0, 0
         self._main = main
         self._durable = main.eager = journal.eager = durability == "fsync"
         self._limit = limits.journal
@@ -203,6 +206,7 @@ class JournaledFile:
             raise failure_of(error, self.path) from error
         if count < len(view):
             view[count:] = bytes(len(view) - count)  # h5py does not look at what is returned
+        self.read_last = self._position, len(view)
         self._position += count
         return count
 

@@ -62,6 +62,20 @@ class Chunked(_Layout, frozen=True, kw_only=True, tag="chunked", dict=True):
             np.frombuffer(self.masks, "<u4"),
         )
 
+    def continued(self, more: Chunked, since: int) -> Chunked:
+        """The layout in which the chunks from number `since` on are those of `more`, a layout of the same dataset."""
+        kept = int(np.searchsorted(self.index.numbers, np.uint64(since)))
+        masks = b""
+        if self.masks or more.masks:
+            masks = (self.masks or bytes(len(self.sizes)))[: 4 * kept] + (more.masks or bytes(len(more.sizes)))
+        return msgspec.structs.replace(
+            more,
+            numbers=self.numbers[: 8 * kept] + more.numbers,
+            offsets=self.offsets[: 8 * kept] + more.offsets,
+            sizes=self.sizes[: 4 * kept] + more.sizes,
+            masks=masks,
+        )
+
 
 class Inline(_Layout, frozen=True, kw_only=True, tag="inline"):
     """All elements, C order, here: compact storage."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from array import array
-from typing import Any
+from collections.abc import Callable
+from itertools import product
+from typing import Any, NamedTuple, TypeAlias
 
 import h5py
 import numpy as np
@@ -22,9 +24,23 @@ from ndstream.stores.hdf5.layout import Chunked, Contiguous, Inline, Layout, Lib
 
 _LARGEST_CHUNK = 0xFFFF_FFFF
 _OVERHEAD = 64 << 10
+_FEW = 256  # chunks that are looked up one by one, unless they have more bytes than this
+_FEW_BYTES = 32 << 20
+
+Place: TypeAlias = Callable[[h5py.h5d.DatasetID, tuple[int, ...]], tuple[int, int, int]]
+"""Looks one chunk up by the corner of it: mask, offset, size. Fails as the library does when it was never written."""
 
 
-def layout_of(dataset: h5py.h5d.DatasetID, dtype: DType, *, file_size: int, chunk_index: int) -> Layout:
+class Tail(NamedTuple):
+    """The end of a dataset: the chunks from row `first` of the grid on, and how they are looked up."""
+
+    first: int
+    place: Place
+
+
+def layout_of(
+    dataset: h5py.h5d.DatasetID, dtype: DType, *, file_size: int, chunk_index: int, tail: Tail | None = None
+) -> Layout:
     """Find out how a dataset is stored.
 
     Parameters
@@ -36,6 +52,8 @@ def layout_of(dataset: h5py.h5d.DatasetID, dtype: DType, *, file_size: int, chun
         Size of the file on disk; nothing may be stored beyond it.
     chunk_index : int
         A dataset of more chunks than this is left to the library.
+    tail : Tail, optional
+        List the chunks of the end alone; the rest was checked before.
 
     Returns
     -------
@@ -64,7 +82,7 @@ def layout_of(dataset: h5py.h5d.DatasetID, dtype: DType, *, file_size: int, chun
         return _contiguous(dataset, properties, nbytes, file_size)
     if grid is None:
         return Library(reason="a virtual dataset")
-    return _chunked(dataset, properties, grid, itemsize, file_size, chunk_index)
+    return _chunked(dataset, properties, grid, itemsize, file_size, chunk_index, tail)
 
 
 def _inline(dataset: h5py.h5d.DatasetID, nbytes: int, itemsize: int) -> Layout:
@@ -94,6 +112,7 @@ def _chunked(
     itemsize: int,
     file_size: int,
     chunk_index: int,
+    tail: Tail | None,
 ) -> Layout:
     if len(grid) != dataset.rank or min(grid) < 1:
         raise Corrupt(f"chunks of shape {grid} in a dataset of rank {dataset.rank}")
@@ -105,7 +124,7 @@ def _chunked(
         undo = pipeline(filters, nbytes)
     except UnsupportedFilter as error:
         return Library(reason=str(error), chunks=grid)
-    index = _index(dataset, chunk_index)
+    index = _index(dataset, chunk_index) if tail is None else _end_of_index(dataset, grid, tail)
     if index is None:
         return Library(reason=f"more than {chunk_index} chunks", chunks=grid)
     corners, masks, offsets, sizes = index
@@ -173,6 +192,24 @@ def _index(dataset: h5py.h5d.DatasetID, most: int) -> tuple[_UInt64s, _UInt64s, 
         return None
     as_array = [np.array(numbers, np.uint64) for numbers in (corners, masks, offsets, sizes)]
     return as_array[0].reshape(len(masks), dataset.rank), as_array[1], as_array[2], as_array[3]
+
+
+def _end_of_index(
+    dataset: h5py.h5d.DatasetID, grid: tuple[int, ...], tail: Tail
+) -> tuple[_UInt64s, _UInt64s, _UInt64s, _UInt64s] | None:
+    counts = [-(-extent // length) for extent, length in zip(dataset.shape, grid, strict=True)]
+    if (counts[0] - tail.first) * math.prod(counts[1:]) > _FEW:
+        return None
+    corners, places, nbytes = [], [], 0
+    for position in product(range(tail.first, counts[0]), *map(range, counts[1:])):
+        corner = tuple(number * length for number, length in zip(position, grid, strict=True))
+        corners.append(corner)
+        places.append(tail.place(dataset, corner))
+        nbytes += places[-1][2]
+        if nbytes > _FEW_BYTES:
+            return None
+    table = np.array(places, np.uint64).reshape(len(places), 3)
+    return np.array(corners, np.uint64).reshape(len(corners), len(grid)), table[:, 0], table[:, 1], table[:, 2]
 
 
 def _numbers(positions: _UInt64s, counts: list[int]) -> _UInt64s:

@@ -52,10 +52,18 @@ class Describe(msgspec.Struct, frozen=True, kw_only=True, tag="describe"):
     data: int
 
 
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """A dataset as it was before it became longer along its first axis, and changed in no other way."""
+
+    address: int
+    shape: tuple[int, ...]
+
+
 class Locate(msgspec.Struct, frozen=True, kw_only=True, tag="locate"):
-    """Ask where the bytes of a dataset are."""
+    """Ask where the bytes of a dataset are; of one that is `known`, only of those that were added, if they are few."""
 
     target: Target
+    known: Known | None = None
 
 
 class Fetch(msgspec.Struct, frozen=True, kw_only=True, tag="fetch"):
@@ -155,15 +163,17 @@ class Described(msgspec.Struct, frozen=True, kw_only=True, tag="described"):
 
 
 class Located(msgspec.Struct, frozen=True, kw_only=True, tag="located", dict=True):
-    """Answer to `Locate`: the description without attributes, the layout, and the file that it is in.
+    """Answer to `Locate`: a brief description, the layout, and the file that it is in.
 
-    `file` and `generation` differ from those of the target when an external link was followed.
+    `file` and `generation` differ from those of the target when an external link was followed. Above zero, `since` says
+    that the layout lists the chunks from this number on: those before are where they were.
     """
 
     dataset: Dataset
     layout: Layout
     file: str
     generation: str
+    since: int = 0
 
     @cached_property
     def itemsize(self) -> int | None:

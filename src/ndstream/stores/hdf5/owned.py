@@ -137,6 +137,7 @@ class Owned:
         self._identity: tuple[int, int] | None = None
         self._left = ""
         self._touched: dict[int, int] = {}
+        self._rewritten: dict[int, int] = {}
         self._all_touched = 0
         self._links = 0
         self._idle: asyncio.TimerHandle | None = None
@@ -182,6 +183,10 @@ class Owned:
     def is_current(self, address: int, number: int) -> bool:
         """Whether nothing has changed in a dataset since commit `number`."""
         return number >= self._all_touched and number >= self._touched.get(address, 0)
+
+    def has_only_grown(self, address: int, number: int) -> bool:
+        """Whether a dataset has become longer at most since commit `number`."""
+        return number >= self._all_touched and number >= self._rewritten.get(address, 0)
 
     def watch(self, address: int, relocate: Callable[[], Awaitable[Any]]) -> Watch:
         """Watch what commits do to a dataset while it is read."""
@@ -389,11 +394,17 @@ class Owned:
                 self.ledger.commit(result.number, result.changes)
         number = self.ledger.number
         self._touched.update(dict.fromkeys((*applied.rewritten, *applied.grown), number))
+        self._rewritten.update(dict.fromkeys(applied.rewritten, number))
         if applied.everything or len(self._touched) > _TOUCHED:
-            self._touched.clear()
-            self._all_touched = number
+            self._forget_touched(number)
         if applied.links:
             self._links = number
+
+    def _forget_touched(self, number: int) -> None:
+        """Take it that commit `number` changed everything."""
+        self._touched.clear()
+        self._rewritten.clear()
+        self._all_touched = number
 
     # -- the owner process --
 
@@ -464,8 +475,8 @@ class Owned:
         self._base = f"{generation_of(status)}-{os.urandom(4).hex()}"
         self.ledger.skip_to(taken.number)
         self.ledger.remember(taken.keys)
-        self._touched.clear()
-        self._all_touched = self._links = self.ledger.number
+        self._forget_touched(self.ledger.number)
+        self._links = self.ledger.number
         self._watches.changed(None, frozenset())
         self._tenure = tenure
         self.gate.open()

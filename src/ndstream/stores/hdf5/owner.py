@@ -15,19 +15,23 @@ import socket
 import sys
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import h5py
 import msgspec
-from h5py import _errors
+from h5py import _errors, h5d
 
 from ndstream.core.limits import DEFAULT_LIMITS, Limits
+from ndstream.core.model import Dataset
 from ndstream.core.operations import Append, Committed, Operation, Outcome, Payload
 from ndstream.errors import Conflict, Corrupt, Exists, InvalidRequest, NDStreamError, StorageFailed
 from ndstream.stores.hdf5.faults import LIBRARY_ERRORS, reason_of, translate
 from ndstream.stores.hdf5.generation import generation_of
 from ndstream.stores.hdf5.journal import JournaledFile
+from ndstream.stores.hdf5.layout import Chunked
+from ndstream.stores.hdf5.locate import Tail, layout_of
 from ndstream.stores.hdf5.making import make_file
 from ndstream.stores.hdf5.messages import (
     Applied,
@@ -38,7 +42,9 @@ from ndstream.stores.hdf5.messages import (
     Done,
     Fetch,
     Hello,
+    Known,
     Locate,
+    Located,
     Publish,
     Published,
     Ready,
@@ -52,6 +58,7 @@ from ndstream.stores.hdf5.messages import (
     longest_reply,
 )
 from ndstream.stores.hdf5.open_files import OpenFile, OpenFiles, number_of
+from ndstream.stores.hdf5.resolve import Found
 from ndstream.stores.hdf5.worker import Channel, Worker, available_filters, confine, die_with_parent
 from ndstream.stores.hdf5.writer import Effects, Writer, mergeable
 from ndstream.stores.spools import mapped
@@ -207,6 +214,41 @@ class Owner(Worker):
         # What the library could not write then was to be dropped anyway.
         with contextlib.suppress(*LIBRARY_ERRORS):
             self._file.close()
+
+    def _grown(self, found: Found, dataset: Dataset, known: Known | None) -> Located | None:
+        shape = dataset.shape
+        if known is None or not shape or dataset.chunks is None or found.file is not self._owned_files.owned:
+            return None
+        if dataset.address != known.address or shape[1:] != known.shape[1:] or shape[0] < known.shape[0]:
+            return None
+        # The last row may have been full in part.
+        first = known.shape[0] // dataset.chunks[0]
+        index, size, tail = self._hello.chunk_index, found.file.size, Tail(first, self._place)
+        try:
+            layout = layout_of(found.object, dataset.dtype, file_size=size, chunk_index=index, tail=tail)
+        except LIBRARY_ERRORS:
+            return None  # there is a chunk that was never written
+        if not isinstance(layout, Chunked):
+            return None
+        across = prod(-(-side // length) for side, length in zip(shape[1:], dataset.chunks[1:], strict=True))
+        where = found.file
+        return Located(
+            dataset=dataset, layout=layout, file=where.path, generation=where.generation, since=first * across
+        )
+
+    def _place(self, dataset: h5d.DatasetID, corner: tuple[int, ...]) -> tuple[int, int, int]:
+        """Where a chunk is: mask, offset, size.
+
+        The library finds a chunk at once, but says where only in going through all of them. So it is made to read the
+        chunk, and the file knows from where.
+        """
+        disk = self._held()
+        disk.read_last = 0, -1
+        mask, stored = dataset.read_direct_chunk(corner)
+        offset, size = disk.read_last
+        if size != len(stored):
+            raise RuntimeError("the library has not read the chunk as it is stored")
+        return mask, offset, size
 
     # -- writing --
 

@@ -30,6 +30,7 @@ from ndstream.stores.hdf5.messages import (
     Fetch,
     Fetched,
     Hello,
+    Known,
     Locate,
     Located,
     Target,
@@ -44,6 +45,8 @@ Choice = Selection | Callable[[tuple[int, ...]], Selection] | None
 
 _ENTRY = 1 * KiB
 _BULK = 8
+#: Chunks from which on those that were added are asked for alone.
+_MANY = 1024
 #: Seconds between two looks at a file that somebody follows and others may write.
 _LOOK = 0.1
 
@@ -214,8 +217,15 @@ class Owners:
                 return kept
 
     async def _locate(self, owned: Owned, name: str, access: Access) -> _Kept:
-        located, number = await owned.ask(Locate(target=_target(owned, name, access)))
+        before: _Kept | None = self._kept.get((owned.path, owned.names, name, access.hidden))
+        known = _known(owned, before, self._limits.chunk_index)
+        located, number = await owned.ask(Locate(target=_target(owned, name, access), known=known))
         assert isinstance(located, Located)
+        if located.since:
+            assert before is not None and known is not None
+            if not owned.has_only_grown(known.address, before.number):
+                return await self._locate(owned, name, access)
+            located = _continued(before.located, located)
         kept = _Kept(located, number, owned.file() if located.file == owned.path else None)
         self._kept.put((owned.path, owned.names, name, access.hidden), kept, weight(located))
         return kept
@@ -238,6 +248,26 @@ class Owners:
     async def aclose(self) -> None:
         """Finish what is queued, and let all files go."""
         await asyncio.gather(*(owned.aclose() for owned in self._files.values()))
+
+
+def _known(owned: Owned, kept: _Kept | None, most: int) -> Known | None:
+    """What is known of a dataset that has only become longer, if it has so many chunks that this helps.
+
+    With `most` chunks or more it is time to ask whether it is to be left to the library.
+    """
+    if kept is None or kept.file is None or not isinstance(kept.located.layout, Chunked):
+        return None
+    dataset, count = kept.located.dataset, kept.located.layout.index.numbers.size
+    if not _MANY <= count < most or not owned.has_only_grown(dataset.address, kept.number):
+        return None
+    assert dataset.shape is not None
+    return Known(address=dataset.address, shape=dataset.shape)
+
+
+def _continued(before: Located, more: Located) -> Located:
+    """Join what was known of a dataset and what has been added."""
+    assert isinstance(before.layout, Chunked) and isinstance(more.layout, Chunked)
+    return msgspec.structs.replace(more, layout=before.layout.continued(more.layout, more.since), since=0)
 
 
 def chosen(choice: Choice, located: Located, name: str) -> Selection:

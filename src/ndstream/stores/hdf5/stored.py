@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,6 +103,12 @@ def _touched(layout: Chunked, selection: Selection) -> NDArray[np.int64]:
     if selection.is_everything or not selection.count or not numbers.size:
         return np.arange(numbers.size if selection.count else 0)
     counts = tuple(-(-side // length) for side, length in zip(selection.source, layout.chunks, strict=True))
+    # A long index is looked at between the bounds along the first axis alone.
+    low, high = selection.axes[0].bounds()
+    across = prod(counts[1:])
+    edges = np.array((low // layout.chunks[0] * across, -(-high // layout.chunks[0]) * across), np.uint64)
+    begin, end = np.searchsorted(numbers, edges).tolist()
+    numbers = numbers[begin:end]
     places = np.unravel_index(numbers.astype(np.int64), counts)
     keep = np.ones(numbers.size, np.bool_)
     for number, axis in enumerate(selection.axes):
@@ -120,4 +127,5 @@ def _touched(layout: Chunked, selection: Selection) -> NDArray[np.int64]:
         points = [selection.axes[number].expand() // layout.chunks[number] for number in selection.joint]
         mine = np.ravel_multi_index(tuple(points), grid)
         keep &= np.isin(np.ravel_multi_index(tuple(places[number] for number in selection.joint), grid), mine)
-    return np.flatnonzero(keep)
+    found: NDArray[np.int64] = begin + np.flatnonzero(keep)
+    return found

@@ -16,6 +16,7 @@ import sys
 import msgspec
 from h5py import _errors, h5d, h5z
 
+from ndstream.core.model import Dataset
 from ndstream.errors import InvalidRequest, NDStreamError, NotFound, TooLarge
 from ndstream.stores.hdf5.describe import Describer
 from ndstream.stores.hdf5.faults import LIBRARY_ERRORS, translate
@@ -29,6 +30,7 @@ from ndstream.stores.hdf5.messages import (
     Fetch,
     Fetched,
     Hello,
+    Known,
     Locate,
     Located,
     Ready,
@@ -111,15 +113,22 @@ class Worker:
         file, resolver = self._open(request.target)
         found = _dataset(resolver.find(file, request.target.name), request.target.name)
         describer = Describer(resolver, links=self._hello.links, document=self._hello.document)
-        dataset = describer.dataset(found, attributes=False)
+        dataset = describer.dataset(found, brief=True)
         if found.file.live and dataset.shape is not None:
             layout: Layout = Library(reason="another program is writing the file", chunks=dataset.chunks)
         else:
+            grown = self._grown(found, dataset, request.known)
+            if grown is not None:
+                return grown
             index, size = self._hello.chunk_index, found.file.size
             layout = layout_of(found.object, dataset.dtype, file_size=size, chunk_index=index)
         file.check(request.target.generation)
         found.file.check(found.file.generation)
         return Located(dataset=dataset, layout=layout, file=found.file.path, generation=found.file.generation)
+
+    def _grown(self, found: Found, dataset: Dataset, known: Known | None) -> Located | None:
+        """Locate what was added to a dataset; None when all of it has to be looked at."""
+        return None
 
     def _fetch(self, request: Fetch) -> Fetched:
         file, resolver = self._open(request.target)
