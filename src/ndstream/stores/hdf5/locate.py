@@ -24,8 +24,8 @@ from ndstream.stores.hdf5.layout import Chunked, Contiguous, Inline, Layout, Lib
 
 _LARGEST_CHUNK = 0xFFFF_FFFF
 _OVERHEAD = 64 << 10
-_FEW = 256  # chunks that are looked up one by one, unless they have more bytes than this
-_FEW_BYTES = 32 << 20
+_FEW = 256  # chunks that are looked up one by one, and bytes that they hold: looking one up may mean to read it
+_FEW_BYTES = 64 << 20
 
 Place: TypeAlias = Callable[[h5py.h5d.DatasetID, tuple[int, ...]], tuple[int, int, int]]
 """Looks one chunk up by the corner of it: mask, offset, size. Fails as the library does when it was never written."""
@@ -124,7 +124,7 @@ def _chunked(
         undo = pipeline(filters, nbytes)
     except UnsupportedFilter as error:
         return Library(reason=str(error), chunks=grid)
-    index = _index(dataset, chunk_index) if tail is None else _end_of_index(dataset, grid, tail)
+    index = _index(dataset, chunk_index) if tail is None else _end_of_index(dataset, grid, nbytes, tail)
     if index is None:
         return Library(reason=f"more than {chunk_index} chunks", chunks=grid)
     corners, masks, offsets, sizes = index
@@ -195,19 +195,16 @@ def _index(dataset: h5py.h5d.DatasetID, most: int) -> tuple[_UInt64s, _UInt64s, 
 
 
 def _end_of_index(
-    dataset: h5py.h5d.DatasetID, grid: tuple[int, ...], tail: Tail
+    dataset: h5py.h5d.DatasetID, grid: tuple[int, ...], nbytes: int, tail: Tail
 ) -> tuple[_UInt64s, _UInt64s, _UInt64s, _UInt64s] | None:
     counts = [-(-extent // length) for extent, length in zip(dataset.shape, grid, strict=True)]
-    if (counts[0] - tail.first) * math.prod(counts[1:]) > _FEW:
+    if (counts[0] - tail.first) * math.prod(counts[1:]) > min(_FEW, _FEW_BYTES // max(nbytes, 1)):
         return None
-    corners, places, nbytes = [], [], 0
+    corners, places = [], []
     for position in product(range(tail.first, counts[0]), *map(range, counts[1:])):
         corner = tuple(number * length for number, length in zip(position, grid, strict=True))
         corners.append(corner)
         places.append(tail.place(dataset, corner))
-        nbytes += places[-1][2]
-        if nbytes > _FEW_BYTES:
-            return None
     table = np.array(places, np.uint64).reshape(len(places), 3)
     return np.array(corners, np.uint64).reshape(len(corners), len(grid)), table[:, 0], table[:, 1], table[:, 2]
 
