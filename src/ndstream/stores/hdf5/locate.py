@@ -197,6 +197,7 @@ def _index(dataset: h5py.h5d.DatasetID, most: int) -> tuple[_UInt64s, _UInt64s, 
 def _end_of_index(
     dataset: h5py.h5d.DatasetID, grid: tuple[int, ...], nbytes: int, tail: Tail
 ) -> tuple[_UInt64s, _UInt64s, _UInt64s, _UInt64s] | None:
+    """The same as `_index` of the chunks at the end alone; None when they are too many to look them up one by one."""
     counts = [-(-extent // length) for extent, length in zip(dataset.shape, grid, strict=True)]
     if (counts[0] - tail.first) * math.prod(counts[1:]) > min(_FEW, _FEW_BYTES // max(nbytes, 1)):
         return None
