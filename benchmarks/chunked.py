@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 
 from benchmarks.ceilings import ASKED, ceiling
 from benchmarks.crew import Crew
-from benchmarks.reading import LocalRead, RawRead, RemoteRead
+from benchmarks.reading import LocalRead, RawRead, RemoteRead, local_rows
 from benchmarks.rounds import medians
 from benchmarks.served import Site
 from benchmarks.table import Row, ratio_at_least
-from ndstream.core.model import Filter
 from ndstream.stores.hdf5.decode import pipeline
+from ndstream.stores.hdf5.dtypes import type_of
+from ndstream.stores.hdf5.layout import Chunked
+from ndstream.stores.hdf5.locate import layout_of
 from ndstream.wire.buffers import BufferPool, Scratch
 
 ROUNDS = 5
@@ -79,20 +81,18 @@ def chunked(site: Site) -> Iterator[Row]:
     with site.server() as server:
         for name, case in CASES.items():
             # Over hdfstream the server decodes; over its own protocol our client asks for chunks as they are stored.
-            ways = ((f"{server.url}/hdfstream", "decoded", case.decoded), (server.url, "passed through", case.through))
+            yield _row(f"{name}, decoded", _measured(f"{server.url}/hdfstream", path, name), case.decoded)
             stored = site.file(f"{name}.chunks", partial(_extract, path, name))
             with ceiling("raw", stored) as port, Crew([BareRead(port, path, name)]) as bare:
-                for url, how, budget in ways:
-                    with Crew([RemoteRead(url, path.name, name, path)]) as ours, Crew([LocalRead(path, name)]) as local:
-                        seconds = _measured({"ours": ours, "limit": local, "bare": bare})
-                    yield _row(f"{name}, {how}", seconds, budget)
-                yield _row(f"{name}, passed through bare", {"ours": seconds["bare"], "limit": seconds["limit"]})
+                seconds = _measured(server.url, path, name, bare=bare)
+            yield _row(f"{name}, passed through", seconds, case.through)
+            yield _row(f"{name}, passed through bare", seconds | {"ours": seconds["bare"]})
         with (
             ceiling("raw") as port,
             Crew([RemoteRead(server.url, path.name, PLAIN, path)]) as ours,
             Crew([RawRead(port, TOTAL)]) as raw,
         ):
-            yield _row(PLAIN, _measured({"ours": ours, "limit": raw}), 0.7)
+            yield _row(PLAIN, medians({"ours": ours.round, "limit": raw.round}, ROUNDS), 0.7)
 
 
 @dataclass
@@ -110,20 +110,16 @@ class BareRead:
 
     def prepare(self) -> None:
         """Connect, read once, and compare with the file."""
-        with h5py.File(self.path) as file:
-            dataset = file[self.name]
-            filters = dataset.id.get_create_plist()
-            stages = [filters.get_filter(number) for number in range(filters.get_nfilters())]
-            made = tuple(Filter(id=code, name=name.decode(), options=options) for code, _, options, name in stages)
-            sizes = [at.size for at in _chunks_of(dataset)]
-            wanted = dataset[...]
+        layout = _layout(self.path, self.name)
+        sizes = layout.index.sizes.tolist()
+        wanted = local_rows(self.path, self.name, None)
         out = np.ones((len(sizes), wanted.nbytes // len(sizes)), np.uint8)
         self._state = {
             "connection": socket.create_connection(("127.0.0.1", self.port)),
             "goes": [(first, sizes[first : first + TOGETHER]) for first in range(0, len(sizes), TOGETHER)],
             "buffers": [np.ones(TOGETHER * max(sizes), np.uint8) for _ in range(2 * THREADS)],
             "out": out,
-            "pipeline": pipeline(made, out.shape[1]),
+            "pipeline": pipeline(layout.filters, out.shape[1]),
             "pool": BufferPool(64 << 20),
             "threads": ThreadPoolExecutor(THREADS),
         }
@@ -157,19 +153,28 @@ class BareRead:
 
 def _extract(path: Path, name: str, to: Path) -> None:
     """Write the stored chunks of a dataset, one behind the other."""
-    with h5py.File(path) as file, to.open("wb") as stored:
-        for at in _chunks_of(file[name]):
-            stored.write(file[name].id.read_direct_chunk(at.chunk_offset)[1])
+    index = _layout(path, name).index
+    with path.open("rb") as file, to.open("wb") as stored:
+        for offset, size in zip(index.offsets.tolist(), index.sizes.tolist(), strict=True):
+            file.seek(offset)
+            stored.write(file.read(size))
 
 
-def _chunks_of(dataset: h5py.Dataset) -> list[Any]:
-    found: list[Any] = []
-    dataset.id.chunk_iter(found.append)
+def _layout(path: Path, name: str) -> Chunked:
+    with h5py.File(path) as file:
+        dataset = file[name].id
+        size = path.stat().st_size
+        found = layout_of(dataset, type_of(dataset.get_type()), file_size=size, chunk_index=TOTAL)
+    if not isinstance(found, Chunked):
+        raise TypeError(f"{name} is not stored in chunks that we decode")
     return found
 
 
-def _measured(crews: dict[str, Crew]) -> dict[str, float]:
-    return medians({key: crew.round for key, crew in crews.items()}, ROUNDS)
+def _measured(url: str, path: Path, name: str, **others: Crew) -> dict[str, float]:
+    """Seconds that our client takes, local h5py, and others."""
+    with Crew([RemoteRead(url, path.name, name, path)]) as ours, Crew([LocalRead(path, name)]) as local:
+        crews = {"ours": ours, "limit": local, **others}
+        return medians({key: crew.round for key, crew in crews.items()}, ROUNDS)
 
 
 def _row(name: str, seconds: dict[str, float], budget: float | None = None) -> Row:

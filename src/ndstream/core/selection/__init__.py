@@ -1,7 +1,7 @@
 """The one selection algebra: which elements of an array are meant, in which order, in which shape."""
 
 from ndstream.core.selection.axes import Axis, Picks, Span, Spans
-from ndstream.core.selection.grid import Part
+from ndstream.core.selection.grid import Part, chunk_counts
 from ndstream.core.selection.normalise import everything, select
 from ndstream.core.selection.plain import from_plain, to_plain
 from ndstream.core.selection.ranges import ranges
@@ -15,6 +15,7 @@ __all__ = [
     "Selection",
     "Span",
     "Spans",
+    "chunk_counts",
     "everything",
     "format_selection",
     "from_plain",

@@ -236,3 +236,8 @@ def _group(row: int, indices: Indices, where: Index, extent: int) -> _Group:
     if not isinstance(local, slice) or not isinstance(where, slice):
         return _Group(row, local, where, indices.size, False, False)
     return _Group(row, local, where, indices.size, local == slice(0, extent, 1) and where.step == 1, True)
+
+
+def chunk_counts(shape: tuple[int, ...], chunks: tuple[int, ...]) -> tuple[int, ...]:
+    """How many chunks of one shape an array has along each axis, those that stick out of it included."""
+    return tuple([-(-side // length) for side, length in zip(shape, chunks, strict=True)])

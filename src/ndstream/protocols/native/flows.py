@@ -22,7 +22,7 @@ from ndstream.core.elements import restore
 from ndstream.core.limits import DEFAULT_LIMITS, KiB, Limits, MiB
 from ndstream.core.model import Dataset
 from ndstream.core.operations import Committed, Operation
-from ndstream.core.selection import Part, Selection
+from ndstream.core.selection import Part, Selection, chunk_counts
 from ndstream.core.selection.plain import to_plain
 from ndstream.errors import DataError, ProtocolError, TooLarge, UnsupportedDType
 from ndstream.protocols.native import codec
@@ -363,8 +363,7 @@ class _Scatter:
         self._cell = self._chunks + spelled.shape
         self._untold = wanted.destination.nbytes
         self._nbytes = prod(self._cell) * self._base.itemsize
-        shape = dataset.shape or ()
-        self._grid = [-(-side // chunk) for side, chunk in zip(shape, self._chunks, strict=True)]
+        self._grid = chunk_counts(dataset.shape or (), self._chunks)
         self._fill: Any = 0
         if dataset.fill is not None:
             self._fill = np.frombuffer(dataset.fill, spelled.base).reshape(spelled.shape)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ndstream.core.selection import Part
+from ndstream.core.selection import Part, chunk_counts
 from ndstream.errors import Corrupt
 from ndstream.stores.hdf5.cache import ByteCache
 from ndstream.stores.hdf5.decode import Pipeline, pipeline
@@ -82,7 +82,7 @@ class Chunks:
 
     def refresh(self, layout: Chunked, shape: tuple[int, ...]) -> None:
         """Find chunks where `layout` says; no thread may be reading meanwhile."""
-        self._counts = [-(-extent // length) for extent, length in zip(shape, layout.chunks, strict=True)]
+        self._counts = chunk_counts(shape, layout.chunks)
         self._numbers, self._offsets, self._sizes, self._masks = layout.index
 
     def put(self, part: Part, result: NDArray[Any], scratch: Scratch) -> None:

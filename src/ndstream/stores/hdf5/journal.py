@@ -327,7 +327,7 @@ class JournaledFile:
         Parameters
         ----------
         least : int, bytes
-            A shorter journal is left as it is.
+            A journal that is not longer is left as it is.
 
         Raises
         ------
@@ -339,7 +339,7 @@ class JournaledFile:
             raise RuntimeError("a transaction is under way: commit or roll back first")
         if self.lost:
             self._raise_failure()
-        if self._log.empty or self._log.nbytes < least:
+        if self.journal_nbytes <= least:
             return
         try:
             self._sync(self._main)

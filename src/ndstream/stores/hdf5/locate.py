@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ndstream.core.dtypes import DType, item_size, readable
 from ndstream.core.model import Filter
+from ndstream.core.selection import chunk_counts
 from ndstream.errors import Corrupt, UnsupportedFilter
 from ndstream.stores.hdf5.decode import pipeline
 from ndstream.stores.hdf5.layout import Chunked, Contiguous, Inline, Layout, Library
@@ -124,12 +125,12 @@ def _chunked(
         undo = pipeline(filters, nbytes)
     except UnsupportedFilter as error:
         return Library(reason=str(error), chunks=grid)
-    index = _index(dataset, chunk_index) if tail is None else _end_of_index(dataset, grid, nbytes, tail)
+    counts = chunk_counts(dataset.shape, grid)
+    index = _index(dataset, chunk_index) if tail is None else _end_of_index(dataset, grid, counts, nbytes, tail)
     if index is None:
         return Library(reason=f"more than {chunk_index} chunks", chunks=grid)
     corners, masks, offsets, sizes = index
     positions, odd = np.divmod(corners, np.array(grid, np.uint64))
-    counts = [-(-extent // length) for extent, length in zip(dataset.shape, grid, strict=True)]
     if odd.any() or (positions >= np.array(counts, np.uint64)).any():
         raise Corrupt("a chunk lies outside of its dataset")
     # Offsets near 2**64 must not wrap around to small ones.
@@ -195,10 +196,9 @@ def _index(dataset: h5py.h5d.DatasetID, most: int) -> tuple[_UInt64s, _UInt64s, 
 
 
 def _end_of_index(
-    dataset: h5py.h5d.DatasetID, grid: tuple[int, ...], nbytes: int, tail: Tail
+    dataset: h5py.h5d.DatasetID, grid: tuple[int, ...], counts: tuple[int, ...], nbytes: int, tail: Tail
 ) -> tuple[_UInt64s, _UInt64s, _UInt64s, _UInt64s] | None:
     """The same as `_index` of the chunks at the end alone; None when they are too many to look them up one by one."""
-    counts = [-(-extent // length) for extent, length in zip(dataset.shape, grid, strict=True)]
     if (counts[0] - tail.first) * math.prod(counts[1:]) > min(_FEW, _FEW_BYTES // max(nbytes, 1)):
         return None
     corners, places = [], []
@@ -210,7 +210,7 @@ def _end_of_index(
     return np.array(corners, np.uint64).reshape(len(corners), len(grid)), table[:, 0], table[:, 1], table[:, 2]
 
 
-def _numbers(positions: _UInt64s, counts: list[int]) -> _UInt64s:
+def _numbers(positions: _UInt64s, counts: tuple[int, ...]) -> _UInt64s:
     numbers = np.zeros(len(positions), np.uint64)
     for axis, count in enumerate(counts):
         numbers = numbers * np.uint64(count) + positions[:, axis]

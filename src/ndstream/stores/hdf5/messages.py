@@ -139,7 +139,7 @@ class Publish(msgspec.Struct, frozen=True, kw_only=True, tag="publish"):
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, tag="checkpoint"):
-    """Ask to empty the journal, now that there is time for it, if it has `least` bytes."""
+    """Ask to empty the journal, now that there is time for it, if it has more than `least` bytes."""
 
     target: Target
     least: int

@@ -26,12 +26,13 @@ from h5py import _errors, h5d
 from ndstream.core.limits import DEFAULT_LIMITS, Limits
 from ndstream.core.model import Dataset
 from ndstream.core.operations import Append, Committed, Operation, Outcome, Payload
+from ndstream.core.selection import chunk_counts
 from ndstream.errors import Conflict, Corrupt, Exists, InvalidRequest, NDStreamError, StorageFailed
 from ndstream.stores.hdf5.faults import LIBRARY_ERRORS, reason_of, translate
 from ndstream.stores.hdf5.generation import generation_of
 from ndstream.stores.hdf5.journal import JournaledFile
-from ndstream.stores.hdf5.layout import Chunked
-from ndstream.stores.hdf5.locate import Tail, layout_of
+from ndstream.stores.hdf5.layout import Chunked, Layout
+from ndstream.stores.hdf5.locate import Tail
 from ndstream.stores.hdf5.making import make_file
 from ndstream.stores.hdf5.messages import (
     Applied,
@@ -44,7 +45,6 @@ from ndstream.stores.hdf5.messages import (
     Hello,
     Known,
     Locate,
-    Located,
     Publish,
     Published,
     Ready,
@@ -215,26 +215,17 @@ class Owner(Worker):
         with contextlib.suppress(*LIBRARY_ERRORS):
             self._file.close()
 
-    def _grown(self, found: Found, dataset: Dataset, known: Known | None) -> Located | None:
-        shape = dataset.shape
-        if known is None or not shape or dataset.chunks is None or found.file is not self._owned_files.owned:
-            return None
-        if dataset.address != known.address or shape[1:] != known.shape[1:] or shape[0] < known.shape[0]:
-            return None
-        # The last row may have been full in part.
-        first = known.shape[0] // dataset.chunks[0]
-        index, size, tail = self._hello.chunk_index, found.file.size, Tail(first, self._place)
-        try:
-            layout = layout_of(found.object, dataset.dtype, file_size=size, chunk_index=index, tail=tail)
-        except LIBRARY_ERRORS:
-            return None  # there is a chunk that was never written
-        if not isinstance(layout, Chunked):
-            return None
-        across = prod(-(-side // length) for side, length in zip(shape[1:], dataset.chunks[1:], strict=True))
-        where = found.file
-        return Located(
-            dataset=dataset, layout=layout, file=where.path, generation=where.generation, since=first * across
-        )
+    def _layout(
+        self, found: Found, dataset: Dataset, known: Known | None, tail: Tail | None = None
+    ) -> tuple[Layout, int]:
+        """As of a worker, but that of what is known the chunks of the end alone are listed."""
+        if known is not None and found.file is self._owned_files.owned and (first := _first_added(dataset, known)):
+            assert dataset.shape is not None and dataset.chunks is not None
+            with contextlib.suppress(*LIBRARY_ERRORS):  # there is a chunk that was never written
+                layout, _ = super()._layout(found, dataset, known, Tail(first, self._place))
+                if isinstance(layout, Chunked):
+                    return layout, first * prod(chunk_counts(dataset.shape, dataset.chunks)[1:])
+        return super()._layout(found, dataset, known)
 
     def _place(self, dataset: h5d.DatasetID, corner: tuple[int, ...]) -> tuple[int, int, int]:
         """Where a chunk is: mask, offset, size.
@@ -403,6 +394,16 @@ class _Group:
         self.effects.grown |= effects.grown
         self.effects.links |= effects.links
         self.effects.everything |= effects.everything
+
+
+def _first_added(dataset: Dataset, known: Known) -> int:
+    """Row of the grid in which a dataset that is known goes on, full in part perhaps; 0 when it is another one now."""
+    shape = dataset.shape
+    if not shape or dataset.chunks is None or dataset.address != known.address:
+        return 0
+    if shape[1:] != known.shape[1:] or shape[0] < known.shape[0]:
+        return 0
+    return known.shape[0] // dataset.chunks[0]
 
 
 def _carry_out(writer: Writer, operation: Operation, index: int) -> Outcome:

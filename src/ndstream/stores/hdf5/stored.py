@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ndstream.core.limits import Limits
 from ndstream.core.model import Dataset
 from ndstream.core.ports import Lent
-from ndstream.core.selection import Selection, Span
+from ndstream.core.selection import Selection, Span, chunk_counts
 from ndstream.errors import Replaced
 from ndstream.stores.hdf5.descriptors import OpenFile
 from ndstream.stores.hdf5.layout import Chunked
@@ -102,7 +102,7 @@ def _touched(layout: Chunked, selection: Selection) -> NDArray[np.int64]:
     numbers = layout.index.numbers
     if selection.is_everything or not selection.count or not numbers.size:
         return np.arange(numbers.size if selection.count else 0)
-    counts = tuple(-(-side // length) for side, length in zip(selection.source, layout.chunks, strict=True))
+    counts = chunk_counts(selection.source, layout.chunks)
     # A long index is looked at between the bounds along the first axis alone.
     low, high = selection.axes[0].bounds()
     across = prod(counts[1:])

@@ -22,7 +22,7 @@ from ndstream.stores.hdf5.describe import Describer
 from ndstream.stores.hdf5.faults import LIBRARY_ERRORS, translate
 from ndstream.stores.hdf5.fetch import read_box
 from ndstream.stores.hdf5.layout import Layout, Library
-from ndstream.stores.hdf5.locate import layout_of
+from ndstream.stores.hdf5.locate import Tail, layout_of
 from ndstream.stores.hdf5.messages import (
     Describe,
     Described,
@@ -114,21 +114,22 @@ class Worker:
         found = _dataset(resolver.find(file, request.target.name), request.target.name)
         describer = Describer(resolver, links=self._hello.links, document=self._hello.document)
         dataset = describer.dataset(found, brief=True)
+        layout: Layout
         if found.file.live and dataset.shape is not None:
-            layout: Layout = Library(reason="another program is writing the file", chunks=dataset.chunks)
+            layout, since = Library(reason="another program is writing the file", chunks=dataset.chunks), 0
         else:
-            grown = self._grown(found, dataset, request.known)
-            if grown is not None:
-                return grown
-            index, size = self._hello.chunk_index, found.file.size
-            layout = layout_of(found.object, dataset.dtype, file_size=size, chunk_index=index)
+            layout, since = self._layout(found, dataset, request.known)
         file.check(request.target.generation)
-        found.file.check(found.file.generation)
-        return Located(dataset=dataset, layout=layout, file=found.file.path, generation=found.file.generation)
+        where = found.file
+        where.check(where.generation)
+        return Located(dataset=dataset, layout=layout, file=where.path, generation=where.generation, since=since)
 
-    def _grown(self, found: Found, dataset: Dataset, known: Known | None) -> Located | None:
-        """Locate what was added to a dataset; None when all of it has to be looked at."""
-        return None
+    def _layout(
+        self, found: Found, dataset: Dataset, known: Known | None, tail: Tail | None = None
+    ) -> tuple[Layout, int]:
+        """How a dataset is stored, and the number of the first chunk that is listed: here, of all that there are."""
+        index, size = self._hello.chunk_index, found.file.size
+        return layout_of(found.object, dataset.dtype, file_size=size, chunk_index=index, tail=tail), 0
 
     def _fetch(self, request: Fetch) -> Fetched:
         file, resolver = self._open(request.target)
