@@ -17,7 +17,6 @@ from ndstream.core.ports import ANYBODY, Detail
 from ndstream.core.selection import select
 from ndstream.errors import Corrupt, InvalidRequest, NotFound
 from ndstream.recording.log import INDEX, INDEX_TYPE, PIECE_TYPE, PIECES, SOURCES, TEXT_SOURCE, TEXTS
-from ndstream.stores.hdf5.recovery import put_in_order
 from ndstream.stores.hdf5.store import HDF5Store
 
 #: Messages that are looked up together, and bytes of them that are read together.
@@ -59,7 +58,6 @@ class Recording:
     def __init__(self, path: Path, limits: Limits = DEFAULT_LIMITS) -> None:
         if not path.is_file():
             raise NotFound(f"there is no file {path}")
-        put_in_order(path.absolute())
         self._path = path
         self._limits = limits
         # One process reads: here is one who asks.

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import struct
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 _PARTS = 512  # the kernel takes 1024 buffers at once
 HASTE = 4 << 20  # bytes that are written before they should be on their way to the disk
 _GET_GENERATION = 0x80087601  # FS_IOC_GETVERSION of linux/fs.h
+_AGAIN = 0.01  # seconds between two attempts to lock a file
 _BEGIN = 2  # SYNC_FILE_RANGE_WRITE
 
 _sync_file_range = ctypes.CDLL(None).sync_file_range
@@ -141,13 +143,21 @@ class DiskFile:
             return False
         return (there.st_dev, there.st_ino) == self._place
 
-    def lock(self, *, shared: bool) -> bool:
-        """Lock the file as HDF5 does (flock), until it is closed; False when somebody else holds a lock against it."""
-        try:
-            fcntl.flock(self.descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+    def lock(self, *, shared: bool, patience: float = 0.0) -> bool:
+        """Lock the file as HDF5 does (flock), until it is closed.
+
+        Returns False when somebody else holds a lock against it, for so many seconds at least.
+        """
+        until = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(self.descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    return False
+                time.sleep(_AGAIN)
+            else:
+                return True
 
     @classmethod
     def rename(cls, path: Path, target: Path) -> None:

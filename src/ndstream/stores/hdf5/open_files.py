@@ -10,9 +10,10 @@ from pathlib import Path
 
 from h5py import h5d, h5f, h5i, h5p
 
-from ndstream.errors import Corrupt, DataError, NotFound, Replaced
+from ndstream.errors import Busy, Corrupt, DataError, NotFound, Replaced
 from ndstream.stores.hdf5.faults import reason_of
 from ndstream.stores.hdf5.generation import generation_of, identity_of
+from ndstream.stores.hdf5.recovery import Standing, put_in_order, standing
 
 #: Datasets kept open in each file. The library holds up to 8 MiB of decoded chunks for each.
 _DATASETS = 8
@@ -161,6 +162,7 @@ class OpenFiles:
             The content is not the one meant, or has changed since this request began.
         """
         if generation is None:
+            put_in_order(Path(path))
             generation = _generation_at(path)
         file = self._files.get(path)
         # Written to in place, it is the same file still, but the library remembers what was in it.
@@ -173,7 +175,7 @@ class OpenFiles:
             self.forget(path)
             file = None
         if file is None:
-            file = OpenFile(path)
+            file = _opened(path)
             if file.generation != generation and not (
                 file.live and identity_of(file.generation) == identity_of(generation)
             ):
@@ -202,6 +204,15 @@ class OpenFiles:
         """Close all."""
         for path in list(self._files):
             self.forget(path)
+
+
+def _opened(path: str) -> OpenFile:
+    try:
+        return OpenFile(path)
+    except Corrupt:
+        if standing(path) is Standing.ALIVE:
+            raise Busy("the file is being written by another process, and cannot be read at this moment") from None
+        raise
 
 
 def _generation_at(path: str) -> str:

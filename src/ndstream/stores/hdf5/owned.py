@@ -20,7 +20,7 @@ import msgspec
 
 from ndstream.core.limits import Limits, MiB
 from ndstream.core.operations import Committed, Operation, Payload
-from ndstream.errors import Busy, Conflict, NDStreamError, NotFound, Replaced, TimedOut, WorkerDied, by_code
+from ndstream.errors import Busy, Conflict, FileInUse, NDStreamError, NotFound, Replaced, TimedOut, WorkerDied, by_code
 from ndstream.stores.hdf5.aside import INLINE, Aside, Laid, inline
 from ndstream.stores.hdf5.descriptors import Descriptor, LiveFile
 from ndstream.stores.hdf5.gate import Gate, Watch, Watches
@@ -304,8 +304,7 @@ class Owned:
                 self._fail(group, WorkerDied(f"writing failed ({type(error).__name__}); it is not known how far"))
             else:
                 self._queue.extendleft(reversed(left))
-        loop = asyncio.get_running_loop()
-        self._idle = loop.call_later(_QUIET, self._tidy_later)
+        self._linger()
 
     def _next_group(self) -> list[_Entry]:
         group: list[_Entry] = []
@@ -438,6 +437,20 @@ class Owned:
         async with self._turn:
             await self._hold(create=False)
 
+    async def mend(self) -> None:
+        """Do what a process that died left to be done, and keep who reads the file from seeing it undone.
+
+        What it knew of batches sent again is known here from now on. The file is let go of after a while.
+
+        Raises
+        ------
+        Conflict, Corrupt, StorageFull, StorageFailed
+            It cannot be done.
+        """
+        with contextlib.suppress(FileInUse):  # somebody else was quicker
+            await self.hold()
+            self._linger()
+
     async def _hold(self, *, create: bool) -> None:
         if self._tenure is not None:
             self._check_identity()
@@ -508,6 +521,12 @@ class Owned:
                     await self._hold(create=False)
         finally:
             self.gate.open()
+
+    def _linger(self) -> None:
+        """Empty the journal soon, and let go of the file after a while, unless it is written to before that."""
+        if self._idle is not None:
+            self._idle.cancel()
+        self._idle = asyncio.get_running_loop().call_later(_QUIET, self._tidy_later)
 
     def _tidy_later(self) -> None:
         self._begin(self._tidy())

@@ -123,6 +123,12 @@ class Owners:
             await self._make_room()
         return await owned.apply(batch, create=create)
 
+    async def mend(self, real: str) -> None:
+        """Do what a process that died left to be done to a file; see `Owned.mend`."""
+        owned = self.at(real)
+        await self._make_room()
+        await owned.mend()
+
     async def _make_room(self) -> None:
         """Let files go that nobody writes now, when there are many."""
         active = [owned for owned in self._files.values() if owned.active]

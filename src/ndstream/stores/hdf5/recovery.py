@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 from pathlib import Path
 
 from ndstream.errors import Conflict, Corrupt, FileInUse
@@ -58,7 +59,38 @@ def boot_id() -> bytes:
     return bytes.fromhex(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip().replace("-", ""))
 
 
-def recover(path: Path, *, disk: type[DiskFile] = DiskFile) -> Recovered | None:
+class Standing(Enum):
+    """What the journal of a file says of whoever writes the file."""
+
+    NOBODY = auto()  #: there is no journal
+    ALIVE = auto()  #: somebody holds it
+    DEAD = auto()  #: it was left behind
+
+
+def standing(path: Path | str) -> Standing:
+    """Look whether somebody writes a file, or has left something to be done to it. Costs a system call for most files.
+
+    A journal that was left behind and is not ours to carry out is taken for one that somebody holds, with a warning.
+    """
+    name = journal_path(Path(path))
+    try:
+        journal = DiskFile.open(name, os.O_RDONLY)
+    except FileNotFoundError:
+        return Standing.NOBODY
+    except PermissionError:
+        return Standing.ALIVE
+    try:
+        if not journal.lock(shared=True):
+            return Standing.ALIVE
+    finally:
+        journal.close()
+    if os.access(name, os.W_OK):
+        return Standing.DEAD
+    _log.warning("%s is read as it is: not allowed to carry out what may be left in %s", path, name.name)
+    return Standing.ALIVE
+
+
+def recover(path: Path, *, disk: type[DiskFile] = DiskFile, patience: float = 0.0) -> Recovered | None:
     """Put a file in order whose owner died; to be called before the file is opened for reading or for writing.
 
     Costs one system call where there is no journal. Afterwards the file is as the last decided commit left it, every
@@ -70,6 +102,8 @@ def recover(path: Path, *, disk: type[DiskFile] = DiskFile) -> Recovered | None:
         The main file, by its real path.
     disk : type of DiskFile
         How files are opened.
+    patience : float, seconds
+        How long to wait for whoever holds the journal: it may be about to die, or only look (`standing`).
 
     Returns
     -------
@@ -88,7 +122,7 @@ def recover(path: Path, *, disk: type[DiskFile] = DiskFile) -> Recovered | None:
         The disk does not let us. What is decided stays in the journal.
     """
     try:
-        journal = _lock_journal(path, disk)
+        journal = _lock_journal(path, disk, patience)
         if journal is None:
             return None
         try:
@@ -102,26 +136,26 @@ def recover(path: Path, *, disk: type[DiskFile] = DiskFile) -> Recovered | None:
 def put_in_order(path: Path) -> None:
     """`recover` a file that is going to be read, if it has to be and can be.
 
-    Where somebody writes it now, or the journal is not ours to write, the file is read as it is.
+    Where somebody writes it now, or the journal is not ours (`standing`), the file is read as it is.
 
     Raises
     ------
     Conflict, Corrupt, StorageFull, StorageFailed
         As `recover`.
     """
-    if os.access(journal_path(path), os.W_OK):
+    if standing(path) is Standing.DEAD:
         with contextlib.suppress(FileInUse):
             recover(path)
 
 
-def _lock_journal(path: Path, disk: type[DiskFile]) -> DiskFile | None:
+def _lock_journal(path: Path, disk: type[DiskFile], patience: float) -> DiskFile | None:
     name = journal_path(path)
     while True:
         try:
             journal = disk.open(name)
         except FileNotFoundError:
             return None
-        if not journal.lock(shared=False):
+        if not journal.lock(shared=False, patience=patience):
             journal.close()
             raise FileInUse(f"{path.name} is being written by another process of ndstream")
         if journal.is_at(name):
@@ -190,6 +224,7 @@ def _restore(path: Path, journal: DiskFile, found: Scan, main: DiskFile) -> Reco
                 f"only in the journal: put back the file of before, or move {journal_path(path).name} away {_ADVICE}"
             )
         nbytes = replay(journal, found, commits, main)
+        _log.warning("%s: commits carried out that were left in its journal: %d", path.name, len(commits))
     elif straight and untouched and main.status().st_size > found.end:
         main.resize(found.end)
     main.sync()

@@ -32,6 +32,7 @@ from ndstream.stores.hdf5.messages import Describe, Described, Fetch, Fetched, L
 from ndstream.stores.hdf5.owners import Choice, Owners, chosen, weight
 from ndstream.stores.hdf5.pool import Pool
 from ndstream.stores.hdf5.reader import Reader
+from ndstream.stores.hdf5.recovery import Standing, put_in_order, standing
 
 T = TypeVar("T")
 
@@ -102,6 +103,7 @@ class HDF5Store:
 
     async def open(self, path: str, access: Access) -> tuple[File, int]:
         """See `Store`."""
+        await self._settled(path, access, self._mend)
         # Not in a thread: a cancelled caller would leave the descriptor open.
         return self._catalog.open(path, access)
 
@@ -257,7 +259,26 @@ class HDF5Store:
             raise NotFound("the name of the object is too long or not text")
         return name if name.startswith("/") else "/" + name
 
+    async def _mend(self, found: Found) -> None:
+        """Have done what a process that died while it wrote the file left to be done.
+
+        Raises
+        ------
+        Replaced
+            It was done: the file is another.
+        Conflict, Corrupt, StorageFull, StorageFailed
+            It cannot be done.
+        """
+        if standing(found.real) is not Standing.DEAD:
+            return
+        if self._owners is not None:
+            await self._owners.mend(found.real)
+        else:
+            await asyncio.get_running_loop().run_in_executor(self._walkers, put_in_order, Path(found.real))
+        raise Replaced("what was left to be done to the file has been done")
+
     async def _describe(self, key: Hashable, found: Found, name: str, access: Access, detail: Detail) -> Described:
+        await self._mend(found)
         described = await self._pool.call(
             Describe(
                 target=_target(found, name, access),
@@ -284,10 +305,11 @@ class HDF5Store:
     async def _located(self, found: Found, name: str, access: Access) -> Located:
         """Where a dataset is, as a worker says."""
         self._counters.add("cache_misses", label="locate")
-        key, target = _layout_key(found, name, access), _target(found, name, access)
-        return await self._flights.join(key, lambda: self._locate(key, target))
+        key = _layout_key(found, name, access)
+        return await self._flights.join(key, lambda: self._locate(key, found, _target(found, name, access)))
 
-    async def _locate(self, key: Hashable, target: Target) -> Located:
+    async def _locate(self, key: Hashable, found: Found, target: Target) -> Located:
+        await self._mend(found)
         located = await self._pool.call(Locate(target=target))
         assert isinstance(located, Located)
         self._kept.put(key, located, weight(located))
