@@ -19,7 +19,8 @@ from pathlib import Path
 import h5py
 
 from ndstream.core.limits import Limits, MiB
-from ndstream.core.ports import Writing
+from ndstream.core.model import Group
+from ndstream.core.ports import ANYBODY, Detail, Writing
 from ndstream.errors import FileInUse, NDStreamError, NotFound, ServiceError, WorkerDied
 from ndstream.stores.hdf5.journal import recover
 from ndstream.stores.hdf5.store import HDF5Store
@@ -75,8 +76,8 @@ class Killer:
         acknowledged = self._die()
         self.findings.acknowledged += max(0, acknowledged - self._expected.number)
         try:
-            _recover(self._path)
-            found = self._look(acknowledged)
+            seen = self._come_next()
+            found = self._look(acknowledged, seen)
         except (OSError, RuntimeError, KeyError, NDStreamError) as error:
             self.findings.unreadable += 1
             self._note(f"{type(error).__name__}: {error}")
@@ -117,7 +118,17 @@ class Killer:
             told += server.stdout.read()
         return _last(told, last)
 
-    def _look(self, acknowledged: int) -> int | None:
+    def _come_next(self) -> int | None:
+        """Be whoever opens the file next, a server half the time; returns the last batch that is seen then."""
+        if self._chance.random() < 0.5:
+            try:
+                recover(self._path)
+            except FileInUse as error:
+                raise ServiceError(f"its owner is dead, and yet {error}") from error
+            return None
+        return asyncio.run(last_seen(self._path, Writing() if self._chance.random() < 0.5 else None))
+
+    def _look(self, acknowledged: int, seen: int | None) -> int | None:
         """Read all of the file; returns the number of its last batch, None when it is not as that left it."""
         expected = self._expected
         if not self._path.exists() or not self._path.stat().st_size:
@@ -128,6 +139,10 @@ class Killer:
             return None
         with h5py.File(self._path) as file:
             found = int(file.attrs.get(STEP, 0))
+            if seen is not None and seen != found:
+                self.findings.halves += 1
+                self._note(f"a server saw batch {seen}, {found} is there")
+                return None
             if found < acknowledged:
                 self.findings.lost += acknowledged - found
                 self._note(f"batch {acknowledged} was acknowledged, {found} is there")
@@ -154,12 +169,18 @@ def _last(told: bytes, otherwise: int) -> int:
     return max((int(line) for line in told.split(b"\n")[:-1]), default=otherwise)
 
 
-def _recover(path: Path) -> None:
-    """Do what whoever opens the file next does."""
+async def last_seen(path: Path, writing: Writing | None) -> int | None:
+    """Ask a store for a file whose owner died; returns the number of its last batch, None when there is no file."""
+    store = HDF5Store({"": path.parent}, limits=_LIMITS, writing=writing)
     try:
-        recover(path)
-    except FileInUse as error:
-        raise ServiceError(f"its owner is dead, and yet {error}") from error
+        root = await store.describe(path.name, "/", ANYBODY, Detail())
+        assert isinstance(root, Group)
+        step = root.attributes.get(STEP)
+        return int.from_bytes(step.value, "little") if step is not None and isinstance(step.value, bytes) else 0
+    except NotFound:
+        return None
+    finally:
+        await store.aclose()
 
 
 async def write(path: Path, number: int) -> None:
