@@ -18,7 +18,6 @@ from ndstream.core.model import (
     Attribute,
     Dataset,
     ExternalLink,
-    Filter,
     Group,
     HardLink,
     NamedType,
@@ -30,6 +29,7 @@ from ndstream.errors import NotFound, TooLarge, UnsupportedDType
 from ndstream.stores.hdf5.dtypes import Kind, kind_of, type_of
 from ndstream.stores.hdf5.faults import LIBRARY_ERRORS, translate
 from ndstream.stores.hdf5.fetch import read_attribute, read_box, weight
+from ndstream.stores.hdf5.filters import filters_of
 from ndstream.stores.hdf5.names import text_of
 from ndstream.stores.hdf5.references import Names
 from ndstream.stores.hdf5.resolve import Found, Resolver, open_member
@@ -118,7 +118,7 @@ class Describer:
             attributes={} if brief else self._attributes(found),
             storage="external" if plist.get_external_count() else _STORAGE[layout],
             chunks=plist.get_chunk() if layout == h5d.CHUNKED else None,
-            filters=_filters(plist),
+            filters=filters_of(plist),
             fill=_fill(plist, dataset, kind.dtype),
             data=self._inline(found, kind, shape),
             stored=0 if brief else dataset.get_storage_size(),
@@ -256,15 +256,6 @@ def _shape(space: h5s.SpaceID) -> tuple[int, ...] | None:
 
 def _maxshape(space: h5s.SpaceID) -> tuple[int | None, ...]:
     return tuple(None if size == h5s.UNLIMITED else size for size in space.get_simple_extent_dims(True))
-
-
-def _filters(plist: h5p.PropDCID) -> tuple[Filter, ...]:
-    found = []
-    for index in range(plist.get_nfilters()):
-        number, flags, options, name = plist.get_filter(index)
-        optional = bool(flags & h5z.FLAG_OPTIONAL)
-        found.append(Filter(id=number, name=text_of(name), options=tuple(options), optional=optional))
-    return tuple(found)
 
 
 def _fill(plist: h5p.PropDCID, dataset: h5d.DatasetID, dtype: DType) -> bytes | None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ndstream.core.elements import NameOf, flatten
 from ndstream.errors import InvalidSelection, OutOfBounds, TooLarge, UnsupportedDType, UnsupportedFilter
 from ndstream.stores.hdf5.dtypes import Kind, kind_of
+from ndstream.stores.hdf5.filters import filters_of
 
 Box: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
@@ -113,11 +114,9 @@ def _read(dataset: h5d.DatasetID, space: h5s.SpaceID, box: Box, target: NDArray[
         dataset.read(h5s.create_simple((prod(count),)), space, target, mtype=kind.memory)
     except OSError:
         # The library only says that it looked for a plugin, and where.
-        plist = dataset.get_create_plist()
-        for index in range(plist.get_nfilters()):
-            number = plist.get_filter(index)[0]
-            if not h5z.filter_avail(number):
-                raise UnsupportedFilter(f"filter {number} is not installed on the server") from None
+        for stage in filters_of(dataset.get_create_plist()):
+            if not h5z.filter_avail(stage.id):
+                raise UnsupportedFilter(f"filter {stage.id} is not installed on the server") from None
         raise
 
 

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndstream.core.dtypes import DType, item_size, readable
-from ndstream.core.model import Filter
 from ndstream.core.selection import chunk_counts
 from ndstream.errors import Corrupt, UnsupportedFilter
 from ndstream.stores.hdf5.decode import pipeline
+from ndstream.stores.hdf5.filters import filters_of
 from ndstream.stores.hdf5.layout import Chunked, Contiguous, Inline, Layout, Library
 
 _LARGEST_CHUNK = 0xFFFF_FFFF
@@ -117,7 +117,7 @@ def _chunked(
 ) -> Layout:
     if len(grid) != dataset.rank or min(grid) < 1:
         raise Corrupt(f"chunks of shape {grid} in a dataset of rank {dataset.rank}")
-    filters = _filters(properties)
+    filters = filters_of(properties)
     nbytes = math.prod(grid) * itemsize
     if nbytes > _LARGEST_CHUNK:
         return Library(reason="chunks of 4 GiB and more", chunks=grid)
@@ -157,19 +157,6 @@ def _chunked(
         offsets=offsets[order].astype("<u8").tobytes(),
         sizes=sizes[order].astype("<u4").tobytes(),
         masks=masks[order].astype("<u4").tobytes() if masks.any() else b"",
-    )
-
-
-def _filters(properties: h5py.h5p.PropDCID) -> tuple[Filter, ...]:
-    stages = (properties.get_filter(position) for position in range(properties.get_nfilters()))
-    return tuple(
-        Filter(
-            id=number,
-            name=name.decode("utf-8", "replace"),
-            options=tuple(options),
-            optional=bool(flags & h5py.h5z.FLAG_OPTIONAL),
-        )
-        for number, flags, options, name in stages
     )
 
 

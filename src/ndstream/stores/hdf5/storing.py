@@ -22,6 +22,7 @@ from ndstream.core.selection import Part, Selection, Span
 from ndstream.errors import Forbidden, InvalidRequest, UnsupportedDType, UnsupportedFilter
 from ndstream.stores.hdf5.dtypes import type_id, type_of
 from ndstream.stores.hdf5.encode import Encoding, ahead, encoding
+from ndstream.stores.hdf5.filters import filters_of
 from ndstream.stores.hdf5.items import element_type
 from ndstream.stores.hdf5.plan import grid_of
 
@@ -95,7 +96,7 @@ def place_of(dataset: h5d.DatasetID, address: int, name: str) -> Place:
     layout = properties.get_layout()
     if layout == h5d.VIRTUAL or (layout == h5d.CONTIGUOUS and properties.get_external_count()):
         raise Forbidden(f"{name}: its elements are in other files, which must be written to by their own names")
-    filters = tuple(_filter(*properties.get_filter(index)) for index in range(properties.get_nfilters()))
+    filters = filters_of(properties)
     for stage in filters:
         check_filter(stage.id)
     stored = type_of(dataset.get_type())
@@ -120,15 +121,6 @@ def check_filter(number: int) -> None:
     """Make sure that the HDF5 library can apply a filter; raises `UnsupportedFilter`."""
     if not h5z.filter_avail(number) or not h5z.get_filter_info(number) & h5z.FILTER_CONFIG_ENCODE_ENABLED:
         raise UnsupportedFilter(f"filter {number} cannot be applied here")
-
-
-def _filter(number: int, flags: int, options: tuple[int, ...], name: bytes) -> Filter:
-    return Filter(
-        id=number,
-        name=name.decode("utf-8", "replace"),
-        options=tuple(options),
-        optional=bool(flags & h5z.FLAG_OPTIONAL),
-    )
 
 
 def _memory(dtype: DType) -> h5t.TypeID:
