@@ -13,8 +13,8 @@ from ndstream.errors import InvalidRequest
 if TYPE_CHECKING:
     import numpy as np
 
+    from ndstream.cli.clock import Clock
     from ndstream.cli.ending import Ending
-    from ndstream.cli.pace import Pace
     from ndstream.protocols.htype.generating import Generator
     from ndstream.streams.stream import Stream
 
@@ -76,16 +76,16 @@ def generate(
     with Ending() as ending:
         keys = {"key": key, "server_key": server_key, "allowed_keys": allow}
         choices: dict[str, Any] = {"queue_size": queue, "policy": policy, **keys}
-        with sending(ending, address, mode, bind=not connect, rate=rate, **choices) as (stream, pace):
+        with sending(ending, address, mode, bind=not connect, rate=rate, **choices) as (stream, clock):
             if endpoints.wait_for_peers(ending, stream, wait):
-                _send(ending, stream, pace, generator, count)
+                _send(ending, stream, clock, generator, count)
 
 
-def _send(ending: Ending, stream: Stream, pace: Pace, generator: Generator, count: int | None) -> None:
+def _send(ending: Ending, stream: Stream, clock: Clock, generator: Generator, count: int | None) -> None:
     for data in generator.opening():
         stream.forward(data)
     number = 0
-    while number != count and pace.wait():
+    while number != count and clock.wait():
         stream.forward(generator.item(number))
         number += 1
     for data in generator.closing():

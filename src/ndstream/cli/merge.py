@@ -44,8 +44,8 @@ def merge(
     """
     from contextlib import ExitStack
 
+    from ndstream.cli.clock import Clock
     from ndstream.cli.ending import Ending
-    from ndstream.cli.pace import Pace
     from ndstream.cli.summary import amount, tell_sent
     from ndstream.errors import TimedOut
 
@@ -66,7 +66,7 @@ def merge(
             )
             inputs.append(opened.enter_context(stream))
             endpoints.announce(stream, bind=bind)
-        clock = Pace(ending)
+        clock = Clock(ending)
         clock.wait()
         try:
             _merge(ending, inputs, target, order, count)

@@ -11,7 +11,7 @@ from ndstream.cli import endpoints
 from ndstream.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from ndstream.cli.pace import Pace
+    from ndstream.cli.clock import Clock
     from ndstream.streams.folder import Folder
     from ndstream.streams.stream import Stream
 
@@ -48,20 +48,20 @@ def replay(
     with Ending() as ending:
         keys = {"key": key, "server_key": server_key, "allowed_keys": allow}
         choices: dict[str, Any] = {"queue_size": queue, "policy": policy, **keys}
-        with sending(ending, address, mode, bind=not connect, rate=rate, **choices) as (stream, pace):
+        with sending(ending, address, mode, bind=not connect, rate=rate, **choices) as (stream, clock):
             if endpoints.wait_for_peers(ending, stream, wait):
-                _replay(messages, stream, pace, timing=timing, loop=loop, most=count)
+                _replay(messages, stream, clock, timing=timing, loop=loop, most=count)
 
 
-def _replay(folder: Folder, stream: Stream, pace: Pace, *, timing: bool, loop: int, most: int | None) -> None:
+def _replay(folder: Folder, stream: Stream, clock: Clock, *, timing: bool, loop: int, most: int | None) -> None:
     sent = turn = 0
     while not loop or turn < loop:
-        shift, first = pace.elapsed, None
+        shift, first = clock.elapsed, None
         before = sent
         for stored in folder:
             first = stored.time if first is None else first
             due = shift + (stored.time - first) / 1e9 if timing else None
-            if not pace.wait(due):
+            if not clock.wait(due):
                 return
             stream.send_parts(folder.read(stored))
             sent += 1

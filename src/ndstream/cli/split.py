@@ -52,8 +52,8 @@ def split(
 
 
 def _split(source: Source, outputs: list[Output], count: int | None) -> None:
+    from ndstream.cli.clock import Clock
     from ndstream.cli.ending import Ending
-    from ndstream.cli.pace import Pace
     from ndstream.cli.summary import amount, losses
     from ndstream.streams.splitting import Splitter
 
@@ -62,7 +62,7 @@ def _split(source: Source, outputs: list[Output], count: int | None) -> None:
         endpoints.announce(splitter.source, bind=source.bind)
         for output, stream in splitter.outputs:
             typer.echo(f"ndstream: sending {'at' if output.bind else 'to'} {stream.address}")
-        clock = Pace(ending)
+        clock = Clock(ending)
         clock.wait()
         splitter.run(ending.asked, count)
         seconds = clock.elapsed

@@ -7,7 +7,7 @@ import time
 from ndstream.cli.ending import Ending
 
 
-class Pace:
+class Clock:
     """Waits until a message is due, counted from the first one; what is late is sent at once.
 
     Parameters
