@@ -16,9 +16,10 @@ from h5py import h5d, h5p, h5s, h5t
 from ndstream.core import model
 from ndstream.core.limits import Limits
 from ndstream.core.model import Directory, ExternalLink
-from ndstream.core.ports import ANYBODY, Access, Detail
+from ndstream.core.operations import CreateGroup
+from ndstream.core.ports import ANYBODY, Access, Detail, Writing
 from ndstream.core.selection import select
-from ndstream.errors import DataError, NDStreamError, NotFound
+from ndstream.errors import DataError, Forbidden, NDStreamError, NotFound
 from ndstream.stores.hdf5.store import HDF5Store
 from ndstream.testing.arrays import collect
 
@@ -52,7 +53,7 @@ class Tree:
         put(self.root / ".dot" / "a.h5", SECRET)
         put(self.outside / "a.h5", SECRET)
         put(place / "root-but-longer" / "a.h5", SECRET)
-        self.store = HDF5Store({"": self.root}, limits=Limits(workers=1))
+        self.store = HDF5Store({"": self.root}, limits=Limits(workers=1), writing=Writing(durability="flush"))
         self.runner = runner
 
     def read(self, path: str, name: str = "/x", access: Access = ANYBODY) -> set[int]:
@@ -377,6 +378,32 @@ def test_links_on_disk_do_not_lead_into_hidden_directories(tree: Tree) -> None:
         tree.refused(f"open/to-{name}.h5", OUTSIDER)
     seen = tree.listed("open", OUTSIDER)
     assert (set(seen.files), set(seen.directories)) == ({"a.h5", "a.raw"}, set())
+
+
+@pytest.mark.parametrize("create", [False, True])
+@pytest.mark.parametrize(
+    "target", ["private/a.h5", "../outside/a.h5", "../outside/new.h5", ".dot/a.h5", "private/new.h5"]
+)
+def test_nothing_is_written_through_links_that_are_not_followed(tree: Tree, target: str, create: bool) -> None:
+    (tree.root / "link.h5").symlink_to(target)
+    writer = Access(user="writer", writable=frozenset({""}), hidden=frozenset({"private"}))
+    place = tree.root / target
+    before = place.read_bytes() if place.exists() else None
+    with pytest.raises(NotFound):
+        tree.runner.run(tree.store.apply("link.h5", writer, [CreateGroup(name="/made")], create=create))
+    assert (place.read_bytes() if place.exists() else None) == before
+
+
+def test_leave_to_write_somewhere_does_not_reach_through_links(tree: Tree) -> None:
+    (tree.root / "mine").mkdir()
+    (tree.root / "mine" / "link.h5").symlink_to("../open/a.h5")
+    (tree.root / "mine" / "here.h5").symlink_to("b.h5")
+    put(tree.root / "mine" / "b.h5", PUBLIC)
+    writer = Access(user="writer", writable=frozenset({"mine"}))
+    made = [CreateGroup(name="/made")]
+    with pytest.raises(Forbidden):
+        tree.runner.run(tree.store.apply("mine/link.h5", writer, made))
+    tree.runner.run(tree.store.apply("mine/here.h5", writer, made))
 
 
 def test_listings_and_sizes_leave_out_what_is_hidden(tree: Tree) -> None:

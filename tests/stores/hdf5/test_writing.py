@@ -546,6 +546,22 @@ def test_who_gives_up_does_not_take_the_outcome_from_who_sent_the_same_again(tmp
     run(tmp_path, work)
 
 
+def test_above_several_roots_no_file_is_made(tmp_path: Path) -> None:
+    async def work() -> None:
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+        store = HDF5Store({"pub": tmp_path / "one", "priv": tmp_path / "two"}, writing=Writing())
+        try:
+            with pytest.raises(NotFound):
+                await store.apply("new.h5", WRITER, [CreateGroup(name="/x")], create=True)
+            await store.apply("priv/new.h5", WRITER, [CreateGroup(name="/x")], create=True)
+        finally:
+            await store.aclose()
+
+    asyncio.run(work())
+    assert [path.name for path in tmp_path.rglob("*.h5")] == ["new.h5"]
+
+
 def test_a_store_without_leave_to_write_does_not(tmp_path: Path) -> None:
     async def work() -> None:
         with h5py.File(tmp_path / "a.h5", "w"):

@@ -162,21 +162,30 @@ class Catalog:
         Raises
         ------
         NotFound
-            There is no such directory, or not for this user.
+            There is no such directory, or not for this user; or what is there may not be read by this user.
         InvalidRequest
             The name does not promise HDF5.
         """
         parent, _, name = path.rpartition("/")
         hidden = self._check(path, access)
+        if not parent and "" not in self.roots.paths:
+            raise _not_found(path)  # above several roots there is no directory on disk
         real, status = self._find(parent, hidden)
         if not stat.S_ISDIR(status.st_mode):
             raise _not_found(path)
         made = f"{real}/{name}"
+        if os.path.lexists(made):
+            # Somebody was quicker; or it is a link, which is followed no further than in reading.
+            return self.locate_file(path, access).real
         if not self.roots.admits(made, hidden):
             raise _not_found(path)
         if self._media.of(path, made, status) != HDF5_MEDIA_TYPE:
             raise InvalidRequest(f"{path}: a new file is an HDF5 file, and is called so (.h5, .hdf5)")
         return made
+
+    def writes(self, path: str, real: str, access: Access) -> bool:
+        """Whether a user may write to the file at a virtual path, that `locate_file` found at a real one."""
+        return access.writes(path) and (self._place(path) == real or self.roots.within(real, access.writable))
 
     def open(self, path: str, access: Access = ANYBODY) -> tuple[File, int]:
         """Open the regular file at a virtual path for reading; see `ndstream.core.ports.Store.open`.

@@ -27,7 +27,7 @@ from ndstream.core.limits import DEFAULT_LIMITS, Limits
 from ndstream.core.model import Dataset
 from ndstream.core.operations import Append, Committed, Operation, Outcome, Payload
 from ndstream.core.selection import chunk_counts
-from ndstream.errors import Conflict, Corrupt, Exists, InvalidRequest, NDStreamError, StorageFailed
+from ndstream.errors import Conflict, Corrupt, Exists, InvalidRequest, NDStreamError, NotFound, StorageFailed
 from ndstream.stores.hdf5.faults import LIBRARY_ERRORS, reason_of, translate
 from ndstream.stores.hdf5.generation import generation_of
 from ndstream.stores.hdf5.journal import JournaledFile
@@ -179,6 +179,8 @@ class Owner(Worker):
             raise InvalidRequest("an owner takes one file")
         limits = _limits(request)
         path = Path(request.target.file)
+        if os.path.realpath(path) != str(path):
+            raise NotFound("another file was put in its place")
         if request.create:
             with contextlib.suppress(Exists):  # somebody was quicker
                 make_file(path)

@@ -41,6 +41,10 @@ class Roots:
             _inside(real, place) for place in hidden
         )
 
+    def within(self, real: str, virtual: Iterable[str]) -> bool:
+        """Whether the real path lies in one of the virtual directories, wherever links on the way lead."""
+        return any(_inside(real, place) for place in self.places(virtual))
+
     def locate(self, virtual: str) -> str | None:
         """Path on disk of a virtual path, links not followed; None when it lies in no root."""
         return next(iter(self._candidates(virtual)), None)

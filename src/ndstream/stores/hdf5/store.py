@@ -200,7 +200,7 @@ class HDF5Store:
             real = self._catalog.locate_new_file(path, access)
         if self._owners is None:
             raise Forbidden("this server does not write")
-        if not access.writes(path):
+        if not self._catalog.writes(path, real, access):
             raise Forbidden(f"{path}: not to be written by this user")
         return await self._owners.apply(real, operations, condition, key, create=create)
 
