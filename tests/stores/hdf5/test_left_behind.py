@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Awaitable, Callable
 from itertools import count, cycle
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
@@ -15,13 +16,17 @@ import pytest
 
 from ndstream.core.limits import Limits
 from ndstream.core.model import Group
+from ndstream.core.operations import Append, Operation
 from ndstream.core.ports import ANYBODY, Detail, Writing
 from ndstream.errors import Busy, Conflict, Corrupt
+from ndstream.stores.hdf5 import recovery
 from ndstream.stores.hdf5.disk import DiskFile
 from ndstream.stores.hdf5.journal import JournaledFile, journal_path
 from ndstream.stores.hdf5.recovery import Standing, standing
+from ndstream.stores.hdf5.replay import replay
 from ndstream.stores.hdf5.store import HDF5Store
 from ndstream.testing.arrays import collect
+from ndstream.testing.payloads import WRITER, payload, table
 
 from .conftest import until
 from .crashing import Machine, PowerCut
@@ -125,6 +130,99 @@ def test_who_comes_at_the_same_time_waits(tmp_path: Path) -> None:
     run(tmp_path, work, WRITABLE)
 
 
+def test_who_comes_meanwhile_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path / "a.h5")
+    die(tmp_path / "a.h5")
+    make(tmp_path / "other.h5")
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slowly(*arguments: Any) -> int:
+        begun.set()
+        assert go_on.wait(60)
+        return replay(*arguments)
+
+    monkeypatch.setattr(recovery, "replay", slowly)
+
+    async def work(store: HDF5Store) -> None:
+        first = asyncio.create_task(read(store, "a.h5"))
+        await until(begun.is_set)
+        others = [asyncio.create_task(way(store, "a.h5")) for way in (describe, read, read_stored, download)]
+        await store.describe("other.h5", "/", ANYBODY, Detail())  # by then they had been answered
+        assert not any(task.done() for task in others)
+        first.cancel()
+        go_on.set()
+        await asyncio.gather(*others)
+
+    run(tmp_path, work, None)
+
+
+def leave_with_key(path: Path) -> None:
+    """Leave a file of a batch that was committed under the key "once"."""
+    batch: list[Operation] = [table("/rows", "<i8"), Append(name="/rows", data=payload([1], "<i8"))]
+
+    async def work(store: HDF5Store) -> None:
+        await store.apply(path.name, WRITER, batch, create=True, key="once")
+        assert store._owners is not None
+        owned = store._owners.get(str(path))
+        assert owned is not None
+        tenure = owned._tenure
+        assert tenure is not None
+        tenure._process.hang_up()  # as the kernel does for a server that dies: without a word
+        await tenure._gone.wait()
+
+    run(path.parent, work, WRITABLE)
+    assert standing(path) is Standing.DEAD
+
+
+async def is_repeated(store: HDF5Store, name: str) -> bool:
+    """Whether the batch is known when it comes again."""
+    again: list[Operation] = [Append(name="/rows", data=payload([1], "<i8"))]
+    return (await store.apply(name, WRITER, again, key="once")).repeated
+
+
+def test_who_reads_through_a_link_leaves_the_keys(tmp_path: Path) -> None:
+    leave_with_key(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["rows"] = h5py.ExternalLink("a.h5", "/rows")
+
+    async def work(store: HDF5Store) -> None:
+        assert (await collect(await store.read("b.h5", "/rows", ANYBODY, None))).tolist() == [1]
+        assert await is_repeated(store, "a.h5")
+
+    run(tmp_path, work, WRITABLE)
+
+
+def test_who_gives_up_while_a_file_is_put_in_order_leaves_the_keys(tmp_path: Path) -> None:
+    leave_with_key(tmp_path / "a.h5")
+
+    async def work(store: HDF5Store) -> None:
+        reading = asyncio.create_task(store.read("a.h5", "/rows", ANYBODY, None))
+        await until(lambda: bool(store._mending))
+        reading.cancel()
+        assert await is_repeated(store, "a.h5")
+
+    run(tmp_path, work, WRITABLE)
+
+
+def test_keys_outlive_a_second_crash(tmp_path: Path) -> None:
+    leave_with_key(tmp_path / "a.h5")
+
+    async def work(store: HDF5Store) -> None:
+        assert (await collect(await store.read("a.h5", "/rows", ANYBODY, None))).tolist() == [1]
+        assert store._owners is not None
+        owned = store._owners.get(str(tmp_path / "a.h5"))
+        assert owned is not None
+        tenure = owned._tenure
+        assert tenure is not None
+        tenure._process.hang_up()
+        await tenure._gone.wait()
+
+    run(tmp_path, work, WRITABLE)
+    run(tmp_path, lambda store: is_repeated(store, "a.h5"), WRITABLE)
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file["rows"][:].tolist() == [1]
+
+
 @both
 def test_a_link_to_a_file_that_was_left_finds_it_whole(tmp_path: Path, writing: Writing | None) -> None:
     make(tmp_path / "a.h5")
@@ -164,11 +262,45 @@ def test_what_cannot_be_put_in_order_is_said(tmp_path: Path, writing: Writing | 
     assert journal_path(path).read_bytes() == before
 
 
+@both
+def test_a_file_that_another_program_writes_is_read_as_it_is(tmp_path: Path, writing: Writing | None) -> None:
+    path = tmp_path / "a.h5"
+    make(path)
+    die(path, 0, torn=False)
+    before = journal_path(path).read_bytes()
+
+    async def work(store: HDF5Store) -> None:
+        with h5py.File(path, "r+"):
+            assert (await collect(await store.read("a.h5", "/rows", ANYBODY, None))).shape == (1, 100)
+
+    run(tmp_path, work, writing)
+    assert journal_path(path).read_bytes() == before
+
+
+def test_what_only_looks_like_a_journal_is_left_alone(tmp_path: Path) -> None:
+    long = tmp_path / f"{'x' * 250}.h5"
+    begun = tmp_path / "begun.h5"
+    piped = tmp_path / "piped.h5"
+    for path in (long, begun, piped):
+        make(path)
+    journal_path(begun).touch()  # somebody is about to write
+    os.mkfifo(journal_path(piped))
+
+    async def work(store: HDF5Store) -> None:
+        for path in (long, begun, piped):
+            assert standing(path) is Standing.NOBODY
+            assert (await collect(await store.read(path.name, "/rows", ANYBODY, None))).shape == (1, 100)
+
+    run(tmp_path, work, None)
+    assert journal_path(begun).exists()
+    assert journal_path(piped).exists()
+
+
 def test_a_file_in_the_middle_of_a_commit_of_somebody_else_is_busy_not_damaged(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     make(path)
     os.truncate(path, path.stat().st_size // 2)
-    journal_path(path).touch()
+    journal_path(path).write_bytes(b"begun")
 
     async def work(store: HDF5Store) -> None:
         journal = DiskFile.open(journal_path(path))

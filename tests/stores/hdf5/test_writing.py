@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import h5py
 import numpy as np
 import pytest
+import uvloop
 
 from ndstream.core.limits import Limits
 from ndstream.core.model import Filter
@@ -48,6 +49,7 @@ from ndstream.errors import (
 from ndstream.stores.hdf5 import owners
 from ndstream.stores.hdf5.journal import journal_path
 from ndstream.stores.hdf5.messages import Locate, Located, Target
+from ndstream.stores.hdf5.owned import Owned
 from ndstream.stores.hdf5.store import HDF5Store
 from ndstream.testing.arrays import collect
 from ndstream.testing.payloads import WRITER, dataset, payload, table
@@ -68,15 +70,20 @@ def run(place: Path, work: Callable[[HDF5Store], Awaitable[T]], limits: Limits |
         finally:
             await store.aclose()
 
-    return asyncio.run(whole())
+    return uvloop.run(whole())
+
+
+def owned(store: HDF5Store, path: Path) -> Owned:
+    assert store._owners is not None
+    found = store._owners.get(str(path))
+    assert found is not None
+    return found
 
 
 def owner(store: HDF5Store, path: Path) -> int:
-    assert store._owners is not None
-    owned = store._owners.get(str(path))
-    assert owned is not None
-    assert owned.pid is not None
-    return owned.pid
+    pid = owned(store, path).pid
+    assert pid is not None
+    return pid
 
 
 def test_a_killed_owner_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
@@ -141,6 +148,66 @@ def kill_and_check(place: Path, *, kills: int, seed: int) -> None:
         for name, group in file["groups"].items():
             assert group.attrs["mine"] == int(name)
         assert (file["all"][:] == file["all"][0]).all()
+
+
+def test_readers_go_on_after_an_idle_owner_was_killed(tmp_path: Path) -> None:
+    async def work(store: HDF5Store) -> None:
+        await store.apply("a.h5", WRITER, [dataset("/x", [1])], create=True)
+        first = owner(store, tmp_path / "a.h5")
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: owned(store, tmp_path / "a.h5").pid not in (first, None))
+        assert (await collect(await store.read("a.h5", "/x", ANYBODY, None))).tolist() == [1]
+
+    run(tmp_path, work)
+
+
+def test_a_disk_that_failed_is_tried_again_by_another_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # In the owner alone, and once: what the kernel says of a disk that lost something.
+    failing = tmp_path / "failing"
+    failing.mkdir()
+    (failing / "sitecustomize.py").write_text(
+        "import errno, os\n"
+        "real = os.fdatasync\n"
+        "def fdatasync(descriptor):\n"
+        "    try:\n"
+        f"        os.unlink({str(tmp_path / 'fail')!r})\n"
+        "    except FileNotFoundError:\n"
+        "        return real(descriptor)\n"
+        "    raise OSError(errno.EIO, 'Input/output error')\n"
+        "os.fdatasync = fdatasync\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(failing), prepend=os.pathsep)
+    place = tmp_path / "served"
+    place.mkdir()
+
+    async def work() -> None:
+        store = HDF5Store({"": place}, writing=Writing())
+        try:
+            await store.apply("a.h5", WRITER, [dataset("/x", [1])], create=True)
+            first = owner(store, place / "a.h5")
+            (tmp_path / "fail").touch()
+            with pytest.raises(StorageFailed):
+                await store.apply("a.h5", WRITER, [Write(name="/x", data=payload([2]))])
+            await until(lambda: owned(store, place / "a.h5").pid not in (first, None))
+            await store.apply("a.h5", WRITER, [Write(name="/x", data=payload([3]))])
+            assert (await collect(await store.read("a.h5", "/x", ANYBODY, None))).tolist() == [3]
+        finally:
+            await store.aclose()
+
+    uvloop.run(work())
+
+
+def test_who_gives_up_letting_a_file_go_leaves_it_readable(tmp_path: Path) -> None:
+    async def work(store: HDF5Store) -> None:
+        await store.apply("a.h5", WRITER, [dataset("/x", [1])], create=True)
+        release = asyncio.create_task(store.release("a.h5", ANYBODY))
+        await until(lambda: owned(store, tmp_path / "a.h5").gate.closed)
+        release.cancel()
+        assert (await collect(await store.read("a.h5", "/x", ANYBODY, None))).tolist() == [1]
+        with pytest.raises(asyncio.CancelledError):
+            await release
+
+    run(tmp_path, work)
 
 
 def test_a_killed_server_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:

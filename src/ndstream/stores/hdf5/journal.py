@@ -27,12 +27,9 @@ from ndstream.stores.hdf5.disk import Buffer, DiskFile, failure_of
 from ndstream.stores.hdf5.draft import Draft
 from ndstream.stores.hdf5.log import Log, touch_of
 from ndstream.stores.hdf5.records import Header
-from ndstream.stores.hdf5.recovery import Recovered, boot_id, journal_path, recover
+from ndstream.stores.hdf5.recovery import PATIENCE, Recovered, boot_id, journal_path, recover
 
 __all__ = ["JournaledFile", "Recovered", "journal_path", "recover"]
-
-#: Seconds to wait for a lock that somebody holds who may be about to die, or only looks (`standing`).
-_PATIENCE = 1.0
 
 
 class JournaledFile:
@@ -127,7 +124,7 @@ class JournaledFile:
             The disk does not let us write.
         """
         path = path.resolve()
-        recovered = recover(path, disk=disk, patience=_PATIENCE)
+        recovered = recover(path, disk=disk, patience=PATIENCE)
         try:
             main = _open_main(path, disk)
             try:
@@ -482,7 +479,7 @@ def _open_journal(path: Path, main: DiskFile, disk: type[DiskFile]) -> DiskFile:
     except FileExistsError:
         raise FileInUse(f"{path.name} is being opened by another process of ndstream") from None
     # Somebody who recovers the file may have taken our blank journal for one that was left behind.
-    if not journal.lock(shared=False, patience=_PATIENCE) or not journal.is_at(name):
+    if not journal.lock(shared=False, patience=PATIENCE) or not journal.is_at(name):
         journal.close()
         raise FileInUse(f"{path.name} is being opened by another process of ndstream")
     return journal

@@ -234,10 +234,14 @@ class Published(msgspec.Struct, frozen=True, kw_only=True, tag="published"):
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
-    """The request failed; `code` names the class in `ndstream.errors`."""
+    """The request failed; `code` names the class in `ndstream.errors`.
+
+    `left` is the real path of a file that is to be put in order first (`ndstream.stores.hdf5.recovery.LeftBehind`).
+    """
 
     code: str
     message: str
+    left: str = ""
 
 
 Request: TypeAlias = Hello | Describe | Locate | Fetch | Take | Apply | Publish | Checkpoint | Release

@@ -13,7 +13,7 @@ from h5py import h5d, h5f, h5i, h5p
 from ndstream.errors import Busy, Corrupt, DataError, NotFound, Replaced
 from ndstream.stores.hdf5.faults import reason_of
 from ndstream.stores.hdf5.generation import generation_of, identity_of
-from ndstream.stores.hdf5.recovery import Standing, put_in_order, standing
+from ndstream.stores.hdf5.recovery import LeftBehind, Standing, standing
 
 #: Datasets kept open in each file. The library holds up to 8 MiB of decoded chunks for each.
 _DATASETS = 8
@@ -160,9 +160,12 @@ class OpenFiles:
             The file vanished, or cannot be opened.
         Replaced
             The content is not the one meant, or has changed since this request began.
+        LeftBehind
+            Whoever wrote it died.
+        Busy
+            Another process is in the middle of a commit.
         """
         if generation is None:
-            put_in_order(Path(path))
             generation = _generation_at(path)
         file = self._files.get(path)
         # Written to in place, it is the same file still, but the library remembers what was in it.
@@ -207,10 +210,13 @@ class OpenFiles:
 
 
 def _opened(path: str) -> OpenFile:
+    writer = standing(path)
+    if writer is Standing.DEAD:
+        raise LeftBehind(path)
     try:
         return OpenFile(path)
     except Corrupt:
-        if standing(path) is Standing.ALIVE:
+        if writer is Standing.ALIVE:
             raise Busy("the file is being written by another process, and cannot be read at this moment") from None
         raise
 

@@ -424,8 +424,10 @@ class Owned:
         tenure, self._tenure = self._tenure, None
         if tenure is not None:
             self.gate.shut()
-            await tenure.aclose()
-            self._begin(self._revive())
+            try:
+                await tenure.aclose()
+            finally:
+                self._begin(self._revive())
 
     async def hold(self) -> None:
         """Take hold of the file now, so that nobody else writes it.
@@ -544,18 +546,23 @@ class Owned:
                 _log.warning("%s: the journal was not emptied: %s", self.path, error)
 
     def _release_later(self) -> None:
-        self._begin(self.release())
+        self._begin(self._release())
 
     async def release(self) -> None:
-        """Let the file go, unless somebody writes."""
+        """Let the file go, unless somebody writes; it goes on when whoever asked gives up."""
+        await asyncio.shield(self._begin(self._release()))
+
+    async def _release(self) -> None:
         async with self._turn:
             if self._tenure is not None and not self._queue:
                 self.gate.shut()
                 tenure, self._tenure = self._tenure, None
-                await tenure.aclose()
-                with contextlib.suppress(OSError):
-                    self._left = generation_of(os.stat(self.path))  # noqa: PTH116  (as above)
-                self.gate.open()
+                try:
+                    await tenure.aclose()
+                    with contextlib.suppress(OSError):
+                        self._left = generation_of(os.stat(self.path))  # noqa: PTH116  (as above)
+                finally:
+                    self.gate.open()
 
     def _begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)

@@ -167,6 +167,11 @@ class Owner(Worker):
             self._disk.close()
         self._threads.shutdown()
 
+    @property
+    def lost(self) -> bool:
+        """Whether it is not known what is on the disk: the file has to be opened again, by another process."""
+        return self._disk is not None and self._disk.lost
+
     def _held(self) -> JournaledFile:
         if self._disk is None:
             raise InvalidRequest("no file was taken")
@@ -195,6 +200,8 @@ class Owner(Worker):
                     self._number = max(self._number, note.number)
                     keys |= note.keys
             self._open_file()
+            if keys:  # of the journal that is gone now: should we die too, they are in this one
+                self._disk.commit(msgspec.msgpack.encode(Note(self._number, keys)))
         except BaseException:
             disk, self._disk = self._disk, None
             disk.close()
@@ -491,8 +498,11 @@ def serve(connection: socket.socket, spool: int) -> None:
                 owner.close()
                 return
             channel.send(owner.answer(request), longest_reply(request, hello.document))
-    # The server died. Its clients will ask what became of their batches: the journal with their keys stays, as after
-    # a crash, and nothing more is written to the file, not even by the library at its end.
+            if owner.lost:
+                break
+    # The server died, or the disk did not do what it promised. Clients will ask what became of their batches: the
+    # journal with their keys stays, as after a crash, and nothing more is written to the file, not even by the library
+    # at its end.
     os._exit(0)
 
 

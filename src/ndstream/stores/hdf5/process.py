@@ -16,6 +16,7 @@ import msgspec
 from ndstream.errors import NDStreamError, TimedOut, WorkerDied, by_code
 from ndstream.stores.hdf5.jobs import Job
 from ndstream.stores.hdf5.messages import Failed, Hello, Ready, Reply, Request, longest_reply
+from ndstream.stores.hdf5.recovery import LeftBehind
 
 _log = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ class Process(asyncio.BufferedProtocol):
         """Close the connection, after a `last` word: the process ends by itself when it has put its things in order."""
         self._hung_up = True
         if self._transport is not None:
-            if last is not None:
+            if last is not None and not self._transport.is_closing():
                 self._transport.write(self._framed(last))
             self._transport.close()
         else:
@@ -146,6 +147,9 @@ class Process(asyncio.BufferedProtocol):
 
     def _send(self, request: Request, patience: float) -> None:
         assert self._transport is not None
+        if self._transport.is_closing():  # uvloop would raise
+            self._break(WorkerDied("the process had ended"))
+            return
         self._waiting = patience
         self._timer = self._loop.call_later(patience, self._expire)
         self._transport.write(self._framed(request))
@@ -195,8 +199,8 @@ class Process(asyncio.BufferedProtocol):
             case Ready(filters=filters) if job is None and not self.greeted:
                 self.greeted = True
                 self._owner.ready(self, filters)
-            case Failed(code=code, message=text) if job is not None:
-                job.fail(by_code(code)(text))
+            case Failed(code=code, message=text, left=left) if job is not None:
+                job.fail(LeftBehind(left) if left else by_code(code)(text))
                 self._owner.finished(self, job)
             case _ if job is not None and not isinstance(reply, Ready):
                 job.succeed(reply)

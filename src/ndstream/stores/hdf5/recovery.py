@@ -7,20 +7,28 @@ is the same but was changed by somebody else, the two cannot be brought together
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
+import stat
 import time
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from pathlib import Path
 
-from ndstream.errors import Conflict, Corrupt, FileInUse
+from ndstream.errors import Conflict, Corrupt, FileInUse, Replaced
 from ndstream.stores.hdf5.disk import DiskFile, failure_of
 from ndstream.stores.hdf5.records import Header
 from ndstream.stores.hdf5.replay import Scan, replay, scan
 
 #: Writing to the main file after the journal has the last word on it: a copy between disks may take that long.
 _GRACE = 60_000_000_000
+
+#: Seconds to wait for a lock that somebody holds who may be about to die, or only looks (`standing`).
+PATIENCE = 1.0
+
+#: What there is in the place of a journal is none of ours; a name may be too long to have one.
+_NO_JOURNAL = frozenset({errno.ENOENT, errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP})
 
 _ADVICE = "to have the file as it is now"
 
@@ -62,32 +70,72 @@ def boot_id() -> bytes:
 class Standing(Enum):
     """What the journal of a file says of whoever writes the file."""
 
-    NOBODY = auto()  #: there is no journal
-    ALIVE = auto()  #: somebody holds it
-    DEAD = auto()  #: it was left behind
+    NOBODY = auto()  #: there is no journal, or nothing in it yet
+    ALIVE = auto()  #: somebody writes the file
+    DEAD = auto()  #: what is in the journal was left behind
+
+
+class LeftBehind(Replaced):
+    """A file is to be put in order before it is read, because whoever wrote it died.
+
+    Attributes
+    ----------
+    path : str
+        Its real path.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__("the file has changed while it was read")
+        self.path = path
 
 
 def standing(path: Path | str) -> Standing:
     """Look whether somebody writes a file, or has left something to be done to it. Costs a system call for most files.
 
-    A journal that was left behind and is not ours to carry out is taken for one that somebody holds, with a warning.
+    What was left behind and is not for this process to carry out is taken for what somebody writes, with a warning.
+
+    Raises
+    ------
+    StorageFailed
+        There is no looking, because no more files can be opened for instance.
     """
-    name = journal_path(Path(path))
+    path = Path(path)
+    name = journal_path(path)
     try:
-        journal = DiskFile.open(name, os.O_RDONLY)
-    except FileNotFoundError:
-        return Standing.NOBODY
+        journal = DiskFile.open(name, os.O_RDONLY | os.O_NONBLOCK)
     except PermissionError:
         return Standing.ALIVE
+    except OSError as error:
+        if error.errno in _NO_JOURNAL:
+            return Standing.NOBODY
+        raise failure_of(error, path) from error
     try:
+        status = journal.status()
+        if not stat.S_ISREG(status.st_mode) or not status.st_size:
+            return Standing.NOBODY
         if not journal.lock(shared=True):
             return Standing.ALIVE
+        if not journal.is_at(name):
+            return Standing.NOBODY
     finally:
         journal.close()
-    if os.access(name, os.W_OK):
+    if not _is_free(path):
+        return Standing.ALIVE
+    if os.access(name, os.W_OK) and os.access(path, os.W_OK) and os.access(path.parent, os.W_OK | os.X_OK):
         return Standing.DEAD
     _log.warning("%s is read as it is: not allowed to carry out what may be left in %s", path, name.name)
     return Standing.ALIVE
+
+
+def _is_free(path: Path) -> bool:
+    """Whether no other program has a file open for writing."""
+    main = _open_main(path, DiskFile, os.O_RDONLY | os.O_NONBLOCK)
+    if main is None:
+        return True
+    try:
+        return main.lock(shared=True)
+    finally:
+        main.close()
 
 
 def recover(path: Path, *, disk: type[DiskFile] = DiskFile, patience: float = 0.0) -> Recovered | None:
@@ -145,7 +193,7 @@ def put_in_order(path: Path) -> None:
     """
     if standing(path) is Standing.DEAD:
         with contextlib.suppress(FileInUse):
-            recover(path)
+            recover(path, patience=PATIENCE)
 
 
 def _lock_journal(path: Path, disk: type[DiskFile], patience: float) -> DiskFile | None:
@@ -187,9 +235,9 @@ def _recover(path: Path, journal: DiskFile, disk: type[DiskFile]) -> Recovered |
             main.close()
 
 
-def _open_main(path: Path, disk: type[DiskFile]) -> DiskFile | None:
+def _open_main(path: Path, disk: type[DiskFile], flags: int = os.O_RDWR) -> DiskFile | None:
     try:
-        return disk.open(path)
+        return disk.open(path, flags)
     except FileNotFoundError:
         return None
 

@@ -8,6 +8,7 @@ bytes. A small read of a known dataset goes all this way without being suspended
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,9 +33,11 @@ from ndstream.stores.hdf5.messages import Describe, Described, Fetch, Fetched, L
 from ndstream.stores.hdf5.owners import Choice, Owners, chosen, weight
 from ndstream.stores.hdf5.pool import Pool
 from ndstream.stores.hdf5.reader import Reader
-from ndstream.stores.hdf5.recovery import Standing, put_in_order, standing
+from ndstream.stores.hdf5.recovery import LeftBehind, Standing, put_in_order, standing
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 #: Threads that walk directories: few, so that a walk never takes the machine from the readers.
 _WALKERS = 2
@@ -80,6 +83,7 @@ class HDF5Store:
         self._walkers = ThreadPoolExecutor(_WALKERS, thread_name_prefix="ndstream-catalog")
         self._kept: ByteCache[Hashable, Any] = ByteCache(limits.layout_cache)
         self._flights = Flights()
+        self._mending: dict[str, asyncio.Task[None]] = {}
         self._owners: Owners | None = None
         if writing is not None:
             self._owners = Owners(self._pool.hello, limits, writing.durability, self._reader, self._kept)
@@ -103,7 +107,9 @@ class HDF5Store:
 
     async def open(self, path: str, access: Access) -> tuple[File, int]:
         """See `Store`."""
-        await self._settled(path, access, self._mend)
+        found = await self._found(path, access)
+        if standing(found.real) is Standing.DEAD:
+            await self._mend(found.real)
         # Not in a thread: a cancelled caller would leave the descriptor open.
         return self._catalog.open(path, access)
 
@@ -129,11 +135,12 @@ class HDF5Store:
         name = self._absolute(name)
         try:
             return await self._read(path, name, access, selection)
-        except Replaced:
+        except Replaced as error:
+            await self._prepare(error)
             return await self._read(path, name, access, selection)
 
     async def _read(self, path: str, name: str, access: Access, choice: Choice) -> Reading:
-        found = self._catalog.locate_file(path, access)
+        found = await self._found(path, access)
         owned = self._owners and self._owners.active(found)
         if self._owners and owned:
             return await self._owners.read(owned, name, access, choice)
@@ -239,6 +246,7 @@ class HDF5Store:
 
     async def aclose(self) -> None:
         """See `Store`."""
+        await asyncio.gather(*self._mending.values(), return_exceptions=True)
         if self._owners is not None:
             await self._owners.aclose()
         await self._flights.aclose()
@@ -250,35 +258,61 @@ class HDF5Store:
     async def _settled(self, path: str, access: Access, work: Callable[[Found], Awaitable[T]]) -> T:
         """Do `work` on the file as it is; once more when it was replaced meanwhile."""
         try:
-            return await work(self._catalog.locate_file(path, access))
-        except Replaced:
-            return await work(self._catalog.locate_file(path, access))
+            return await work(await self._found(path, access))
+        except Replaced as error:
+            await self._prepare(error)
+            return await work(await self._found(path, access))
 
     def _absolute(self, name: str) -> str:
         if len(name) > self._limits.path_length or not is_text(name):
             raise NotFound("the name of the object is too long or not text")
         return name if name.startswith("/") else "/" + name
 
-    async def _mend(self, found: Found) -> None:
-        """Have done what a process that died while it wrote the file left to be done.
+    async def _found(self, path: str, access: Access) -> Found:
+        """Find a file, and wait while it is put in order.
 
         Raises
         ------
-        Replaced
-            It was done: the file is another.
+        NotFound
+        """
+        found = self._catalog.locate_file(path, access)
+        if found.real not in self._mending:
+            return found
+        await self._mend(found.real)
+        return self._catalog.locate_file(path, access)
+
+    async def _prepare(self, error: Replaced) -> None:
+        """Do what there is to be done before a request is repeated that failed so."""
+        # What a worker says is checked: it may have been taken over by what it has read.
+        if isinstance(error, LeftBehind) and self._catalog.roots.admits(error.path):
+            await self._mend(error.path)
+
+    async def _mend(self, real: str) -> None:
+        """Have done, once, what a process that died while it wrote a file left to be done; all who ask wait.
+
+        Raises
+        ------
         Conflict, Corrupt, StorageFull, StorageFailed
             It cannot be done.
         """
-        if standing(found.real) is not Standing.DEAD:
-            return
+        if real not in self._mending:
+            # A task of its own: who has to know of it must hear of it, though whoever asked first gave up.
+            self._mending[real] = asyncio.create_task(self._put_in_order(real))
+            self._mending[real].add_done_callback(lambda task: self._mended(real, task))
+        await asyncio.shield(self._mending[real])
+
+    def _mended(self, real: str, task: asyncio.Task[None]) -> None:
+        del self._mending[real]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.warning("%s cannot be put in order: %s", real, str(error))
+
+    async def _put_in_order(self, real: str) -> None:
         if self._owners is not None:
-            await self._owners.mend(found.real)
+            await self._owners.mend(real)
         else:
-            await asyncio.get_running_loop().run_in_executor(self._walkers, put_in_order, Path(found.real))
-        raise Replaced("what was left to be done to the file has been done")
+            await asyncio.get_running_loop().run_in_executor(self._walkers, put_in_order, Path(real))
 
     async def _describe(self, key: Hashable, found: Found, name: str, access: Access, detail: Detail) -> Described:
-        await self._mend(found)
         described = await self._pool.call(
             Describe(
                 target=_target(found, name, access),
@@ -306,10 +340,9 @@ class HDF5Store:
         """Where a dataset is, as a worker says."""
         self._counters.add("cache_misses", label="locate")
         key = _layout_key(found, name, access)
-        return await self._flights.join(key, lambda: self._locate(key, found, _target(found, name, access)))
+        return await self._flights.join(key, lambda: self._locate(key, _target(found, name, access)))
 
-    async def _locate(self, key: Hashable, found: Found, target: Target) -> Located:
-        await self._mend(found)
+    async def _locate(self, key: Hashable, target: Target) -> Located:
         located = await self._pool.call(Locate(target=target))
         assert isinstance(located, Located)
         self._kept.put(key, located, weight(located))

@@ -40,6 +40,7 @@ from ndstream.stores.hdf5.messages import (
     longest_reply,
 )
 from ndstream.stores.hdf5.open_files import OpenFile, OpenFiles
+from ndstream.stores.hdf5.recovery import LeftBehind
 from ndstream.stores.hdf5.references import Names
 from ndstream.stores.hdf5.resolve import Found, Resolver
 from ndstream.stores.hdf5.roots import Roots
@@ -73,6 +74,8 @@ class Worker:
         """Answer one request; every failure of it becomes a `Failed`."""
         try:
             return self.handle(request)
+        except LeftBehind as error:
+            return Failed(code=error.code, message=str(error), left=error.path)
         except (NDStreamError, RecursionError, *LIBRARY_ERRORS) as error:
             known = translate(error)
             return Failed(code=known.code, message=str(known))
