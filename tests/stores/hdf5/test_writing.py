@@ -350,6 +350,46 @@ def test_a_long_read_goes_on_while_rows_are_appended(tmp_path: Path) -> None:
     run(tmp_path, work, Limits(piece=1 << 17, request_memory=1 << 20))
 
 
+def test_a_long_read_takes_no_chunk_for_the_one_that_was_in_its_place(tmp_path: Path) -> None:
+    columns, chunk = 8, (64, 256)
+    chance = np.random.default_rng(1)
+
+    def places() -> list[int]:
+        """Where the chunks of the last rows are in the file, by column."""
+        with h5py.File(tmp_path / "a.h5", locking=False) as file:
+            return [
+                file["t"].id.get_chunk_info_by_coord((3 * chunk[0], column * chunk[1])).byte_offset
+                for column in range(columns)
+            ]
+
+    def moved(before: list[int], now: list[int]) -> bool:
+        return any(place in before and before.index(place) != column for column, place in enumerate(now))
+
+    async def work(store: HDF5Store) -> None:
+        first = chance.integers(0, 1 << 16, (3 * chunk[0] + 20, columns * chunk[1]), "<u4")
+        make = table("/t", "<u4", first.shape[1:], chunks=chunk, filters=GZIP)
+        await store.apply("a.h5", WRITER, [make, Append(name="/t", data=payload(first))], create=True)
+        reading = await store.read("a.h5", "/t", ANYBODY, None)
+        parts = reading.buffers()
+        got = [bytes(await anext(parts))]
+        # Whoever looks at the last row has its chunks kept as they are now.
+        before = places()
+        row = len(first) - 1
+        assert np.array_equal(
+            await collect(await store.read("a.h5", "/t", ANYBODY, select(row, first.shape))), first[row]
+        )
+        for _ in range(20):
+            await store.apply("a.h5", WRITER, [Append(name="/t", data=payload(first[:1]))])
+            if moved(before, places()):
+                break
+        else:
+            pytest.fail("no chunk has come to where another one was")
+        got += [bytes(buffer) async for buffer in parts]
+        assert b"".join(got) == first.tobytes()
+
+    run(tmp_path, work, Limits(piece=1 << 17, request_memory=1 << 20))
+
+
 @pytest.mark.parametrize("block", [0, 512])
 @pytest.mark.parametrize("filters", [{}, {"compression": "gzip"}, {"compression": "gzip", "fletcher32": True}])
 def test_where_added_chunks_are_is_asked_for_alone(

@@ -21,8 +21,8 @@ from ndstream.stores.hdf5.layout import Chunked
 from ndstream.stores.hdf5.plan import box_around, span_of
 from ndstream.wire.buffers import BufferPool, Scratch
 
-#: Decoded chunks, by the generation of their file, their offset in it, and how they are decoded and shaped: in a
-#: damaged file two datasets may claim the same bytes.
+#: Decoded chunks, by the generation of their file in which they are at an offset, that offset, and how they are decoded
+#: and shaped: in a damaged file two datasets may claim the same bytes.
 ChunkCache = ByteCache[tuple[str, int, Pipeline, tuple[int, ...]], NDArray[Any]]
 
 _AT_ONCE = 64 << 10
@@ -69,7 +69,7 @@ class Chunks:
         self.nbytes = math.prod(layout.chunks) * itemsize
         self._file = file
         self._pipeline = pipeline(layout.filters, self.nbytes)
-        self.refresh(layout, shape)
+        self.refresh(layout, shape, file.generation)
         self._filled_with = fill
         self._pool = pool
         self._cache = cache
@@ -80,8 +80,9 @@ class Chunks:
         fill = self._filled_with
         return np.frombuffer(fill, self.itemtype)[0] if fill and any(fill) else np.zeros((), self.itemtype)[()]
 
-    def refresh(self, layout: Chunked, shape: tuple[int, ...]) -> None:
-        """Find chunks where `layout` says; no thread may be reading meanwhile."""
+    def refresh(self, layout: Chunked, shape: tuple[int, ...], generation: str) -> None:
+        """Find chunks where `layout` says, which is of that generation; no thread may be reading meanwhile."""
+        self._generation = generation
         self._counts = chunk_counts(shape, layout.chunks)
         self._numbers, self._offsets, self._sizes, self._masks = layout.index
 
@@ -147,7 +148,7 @@ class Chunks:
         return self._cache.get(self._key(row))
 
     def _key(self, row: int) -> tuple[str, int, Pipeline, tuple[int, ...]]:
-        return self._file.generation, int(self._offsets[row]), self._pipeline, self.grid
+        return self._generation, int(self._offsets[row]), self._pipeline, self.grid
 
     def _chunk(self, row: int, part: Part, scratch: Scratch) -> NDArray[Any]:
         chunk = self._cached(row)

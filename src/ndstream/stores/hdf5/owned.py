@@ -155,7 +155,11 @@ class Owned:
     @property
     def generation(self) -> str:
         """Name of the content of now."""
-        return f"{self._base}.{self.ledger.number:x}"
+        return self.generation_at(self.ledger.number)
+
+    def generation_at(self, number: int) -> str:
+        """Name of the content as of commit `number`, of those since the file was taken."""
+        return f"{self._base}.{number:x}"
 
     @property
     def names(self) -> str:
@@ -174,11 +178,11 @@ class Owned:
         """Whether a state of the file is what the last owner left behind."""
         return generation == self._left
 
-    def file(self) -> LiveFile:
-        """Open the file for reading past the HDF5 library."""
+    def file(self, generation: str) -> LiveFile:
+        """Open the file for reading past the HDF5 library what was located in that generation."""
         if self._descriptor is None:
             self._descriptor = Descriptor(self.path)
-        return LiveFile(self._descriptor, self.generation)
+        return LiveFile(self._descriptor, generation)
 
     def is_current(self, address: int, number: int) -> bool:
         """Whether nothing has changed in a dataset since commit `number`."""

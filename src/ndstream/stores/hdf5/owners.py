@@ -232,7 +232,12 @@ class Owners:
             if not owned.has_only_grown(known.address, before.number):
                 return await self._locate(owned, name, access)
             located = _continued(before.located, located)
-        kept = _Kept(located, number, owned.file() if located.file == owned.path else None)
+        file = None
+        if located.file == owned.path:
+            # That of the answer: commits may have come between the question and it.
+            located = msgspec.structs.replace(located, generation=owned.generation_at(number))
+            file = owned.file(located.generation)
+        kept = _Kept(located, number, file)
         self._kept.put((owned.path, owned.names, name, access.hidden), kept, weight(located))
         return kept
 

@@ -254,7 +254,7 @@ class Reader:
 def _refresh(chunks: Chunks, located: Located) -> None:
     if not isinstance(located.layout, Chunked):
         raise Replaced("the dataset is stored in another way than before")
-    chunks.refresh(located.layout, located.dataset.shape or ())
+    chunks.refresh(located.layout, located.dataset.shape or (), located.generation)
 
 
 def _runs_at_once(
