@@ -454,6 +454,31 @@ def test_a_long_read_of_what_is_changed_fails_and_does_not_mix(tmp_path: Path) -
     run(tmp_path, work, Limits(piece=1 << 16, request_memory=1 << 18, reader_patience=0.05))
 
 
+@pytest.mark.parametrize(("start", "told"), [(64, True), (96, False), (128, False)])
+def test_a_chunk_disturbs_who_reads_when_it_holds_rows_that_were_there(start: int, told: bool, tmp_path: Path) -> None:
+    rows, chunk = 80, (32, 1024)
+
+    async def work(store: HDF5Store) -> None:
+        zeros = np.zeros((rows, chunk[1]), "<i4")
+        make = dataset("/x", zeros, maxshape=(None, chunk[1]), chunks=chunk)
+        await store.apply("a.h5", WRITER, [make], create=True)
+        reading = await store.read("a.h5", "/x", ANYBODY, None)
+        parts = reading.buffers()
+        got = [bytes(await anext(parts))]
+        data = payload(np.ones(chunk, "<i4").reshape(-1).view("u1"))
+        await store.apply("a.h5", WRITER, [WriteChunk(name="/x", start=(start, 0), data=data)])
+        try:
+            got += [bytes(buffer) async for buffer in parts]
+        except Replaced:
+            assert told
+        else:
+            assert not told
+            assert b"".join(got) == zeros.tobytes()
+        assert not any(map(any, got))
+
+    run(tmp_path, work, Limits(piece=1 << 14, request_memory=1 << 16, reader_patience=0.05))
+
+
 def test_large_data_does_not_pass_through_memory(tmp_path: Path) -> None:
     values = np.arange(24 << 20, dtype="u1")
 

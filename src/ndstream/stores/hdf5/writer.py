@@ -320,6 +320,8 @@ class Writer:
             self._rewriting(place)
             self.effects.note(Change(name=name, kind="written", shape=shape))
         else:
+            if operation.start[0] < shape[0]:
+                self._rewriting(place)  # it holds rows that were there
             self._changing()
             place.id.set_extent(now)
             self.effects.grown.add(place.address)
