@@ -98,3 +98,30 @@ def test_chunks_are_those_of_one_commit(place: Path) -> None:
                 await store.apply("a.h5", WRITER, [Write(name="/x", data=payload(1, "<i4"))])
 
     run(place, work, piece=100, request_memory=400, reader_patience=0.05)
+
+
+@pytest.mark.parametrize(("axis", "filtered"), [(0, True), (1, True), (0, False)])
+def test_a_chunk_that_is_written_again_in_its_place_is_no_mixture(place: Path, axis: int, filtered: bool) -> None:
+    side = 100
+    values = np.ones((side, side), "u1")
+    with h5py.File(place / "b.h5", "w") as file:
+        file.create_dataset("x", data=values, chunks=(128, 128), maxshape=(None, None), fletcher32=filtered)
+
+    async def work(store: HDF5Store) -> None:
+        row = payload(np.full((1, side) if axis == 0 else (side, 1), 2, "u1"))
+        await store.hold("b.h5", WRITER)
+        reading = await store.stored("b.h5", "/x", ANYBODY, None)
+        assert reading.nbytes == 128 * 128 + 4 * filtered
+        parts = reading.buffers()
+        got = [bytes(await anext(parts))]
+        await store.apply("b.h5", WRITER, [Append(name="/x", data=row, axis=axis)])
+        try:
+            got += [bytes(buffer) async for buffer in parts]
+        except Replaced:
+            assert filtered
+        else:
+            assert not filtered
+            chunk = np.frombuffer(b"".join(got), "u1").reshape(128, 128)
+            assert np.array_equal(chunk[:side, :side], values)
+
+    run(place, work, piece=1 << 10, request_memory=1 << 12)

@@ -36,6 +36,8 @@ class StoredRows:
     """
 
     def __init__(self, layout: Chunked, selection: Selection) -> None:
+        self._shape = selection.source
+        self._layout = layout
         rows = _touched(layout, selection)
         self._numbers = layout.index.numbers[rows]
         self._offsets, self._sizes = _places(layout, rows)
@@ -51,12 +53,13 @@ class StoredRows:
         return int(self._sizes.sum(dtype=np.int64))
 
     def refresh(self, located: Located) -> None:
-        """Make sure that the chunks are where they were; raises `Replaced`.
+        """Make sure that the chunks are what they were, and where they were; raises `Replaced`.
 
-        A dataset that became longer may have its last chunk elsewhere, in another length than was announced.
+        A dataset that became longer may have its last chunks elsewhere, in another length than was announced, or others
+        in their place.
         """
         layout = located.layout
-        if isinstance(layout, Chunked):
+        if isinstance(layout, Chunked) and not self._packed_again(located.dataset.shape or ()):
             numbers = layout.index.numbers
             rows = np.searchsorted(numbers, self._numbers)
             if self._numbers.size == 0 or (rows < numbers.size).all():
@@ -64,6 +67,15 @@ class StoredRows:
                 if np.array_equal(offsets, self._offsets) and np.array_equal(sizes, self._sizes):
                     return
         raise Replaced("chunks have been stored elsewhere while they were read")
+
+    def _packed_again(self, shape: tuple[int, ...]) -> bool:
+        """Whether chunks were full in part, where the dataset became longer, and went through the filters anew."""
+        if not self._layout.filters or not self._numbers.size:
+            return False
+        counts = chunk_counts(self._shape, self._layout.chunks)
+        places = np.unravel_index(self._numbers.astype(np.int64), counts)
+        axes = zip(shape, self._shape, self._layout.chunks, counts, places, strict=True)
+        return any(now > then and then % side and (at == count - 1).any() for now, then, side, count, at in axes)
 
     def works(self, file: OpenFile, limits: Limits) -> Iterator[Loading]:
         """Cut what is to be read into pieces, in the order of the index."""
