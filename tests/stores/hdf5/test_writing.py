@@ -51,6 +51,7 @@ from ndstream.stores.hdf5.journal import journal_path
 from ndstream.stores.hdf5.messages import Locate, Located, Target
 from ndstream.stores.hdf5.owned import Owned
 from ndstream.stores.hdf5.store import HDF5Store
+from ndstream.stores.hdf5.tenure import Tenure
 from ndstream.testing.arrays import collect
 from ndstream.testing.payloads import WRITER, dataset, payload, table
 from ndstream.wire.compression import pack, stored_chunk
@@ -477,6 +478,56 @@ def test_a_chunk_disturbs_who_reads_when_it_holds_rows_that_were_there(start: in
         assert not any(map(any, got))
 
     run(tmp_path, work, Limits(piece=1 << 14, request_memory=1 << 16, reader_patience=0.05))
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_a_long_read_notices_who_writes_a_file_that_was_let_go(written: bool, tmp_path: Path) -> None:
+    async def work(store: HDF5Store) -> None:
+        zeros = np.zeros(1 << 20, "<i4")
+        await store.apply("a.h5", WRITER, [dataset("/x", zeros)], create=True)
+        reading = await store.read("a.h5", "/x", ANYBODY, None)
+        parts = reading.buffers()
+        got = [bytes(await anext(parts))]
+        await store.release("a.h5", ANYBODY)
+        got.append(bytes(await anext(parts)))
+        if written:
+            with h5py.File(tmp_path / "a.h5", "r+") as file:
+                file["x"][...] = 1
+                file["y"] = zeros  # another length, whatever the clock of the file system says
+            with pytest.raises(Replaced):
+                async for buffer in parts:
+                    got.append(bytes(buffer))  # noqa: PERF401  (what comes before it fails counts)
+            assert not any(map(any, got))
+        else:
+            got += [bytes(buffer) async for buffer in parts]
+            assert b"".join(got) == zeros.tobytes()
+
+    run(tmp_path, work, Limits(piece=1 << 16, request_memory=1 << 18))
+
+
+def test_nobody_writes_a_file_before_it_is_known_how_it_was_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[Tenure] = []
+    aclose = Tenure.aclose
+
+    async def trying(tenure: Tenure) -> None:
+        await aclose(tenure)
+        ended.append(tenure)
+        with pytest.raises(BlockingIOError):
+            h5py.File(tmp_path / "a.h5", "r+", locking=True)
+
+    async def work(store: HDF5Store) -> None:
+        await store.apply("a.h5", WRITER, [dataset("/x", np.zeros(1 << 20, "<i4"))], create=True)
+        reading = await store.read("a.h5", "/x", ANYBODY, None)
+        with monkeypatch.context() as patch:
+            patch.setattr(Tenure, "aclose", trying)
+            await store.release("a.h5", ANYBODY)
+        assert ended
+        h5py.File(tmp_path / "a.h5", "r+", locking=True).close()
+        await reading.aclose()
+
+    run(tmp_path, work)
 
 
 def test_large_data_does_not_pass_through_memory(tmp_path: Path) -> None:

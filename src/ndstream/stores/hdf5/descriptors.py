@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,7 +111,13 @@ class OpenFile:
 
 
 class Descriptor:
-    """A descriptor of a file, closed when the last reference to it is dropped.
+    """A descriptor of a file with an owner, closed when the last reference to it is dropped.
+
+    Attributes
+    ----------
+    number : int
+    left : os.stat_result or None
+        What the file was when its owner had let go of it; None until then.
 
     Raises
     ------
@@ -116,10 +125,11 @@ class Descriptor:
         When the path leads nowhere.
     """
 
-    __slots__ = ("number",)
+    __slots__ = ("left", "number")
 
     def __init__(self, path: str) -> None:
         self.number = -1
+        self.left: os.stat_result | None = None
         try:
             self.number = os.open(path, _FLAGS)
         except OSError as error:
@@ -129,9 +139,26 @@ class Descriptor:
         if self.number >= 0:
             os.close(self.number)
 
+    @contextlib.contextmanager
+    def leaving(self) -> Iterator[None]:
+        """Note what the file is at the end of this, in which its owner lets go of it.
+
+        Until then programs that lock what they write do not write it.
+        """
+        with contextlib.suppress(OSError):  # there are file systems without locks
+            fcntl.flock(self.number, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        try:
+            yield
+        finally:
+            self.left = os.fstat(self.number)
+            with contextlib.suppress(OSError):
+                fcntl.flock(self.number, fcntl.LOCK_UN)
+
 
 class LiveFile(OpenFile):
     """A file that its owner writes: what was read of it is good, because nobody writes while a piece is read.
+
+    From when its owner has let go of it, it is a file like others, which has to stay as it was left.
 
     Parameters
     ----------
@@ -152,7 +179,10 @@ class LiveFile(OpenFile):
         """Leave the descriptor to those who share it."""
 
     def check(self) -> None:
-        """Do nothing: whether it may be read is for the gate of its owner to say."""
+        """Raise `Replaced` when the file was written to since its owner let go of it; before, that is for the gate."""
+        left = self._descriptor.left
+        if left is not None and not is_unwritten(left, os.fstat(self._fd)):
+            raise Replaced("the file changed while it was read")
 
     def lend(self, offset: int, count: int) -> Lent | None:
         """Lend nothing: its owner may write while the kernel still sends."""

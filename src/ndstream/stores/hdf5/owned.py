@@ -562,7 +562,9 @@ class Owned:
                 self.gate.shut()
                 tenure, self._tenure = self._tenure, None
                 try:
-                    await tenure.aclose()
+                    # Who reads goes on, from the file as it is left.
+                    with contextlib.nullcontext() if self._descriptor is None else self._descriptor.leaving():
+                        await tenure.aclose()
                     with contextlib.suppress(OSError):
                         self._left = generation_of(os.stat(self.path))  # noqa: PTH116  (as above)
                 finally:
