@@ -26,6 +26,7 @@ from ndstream.core.operations import (
     CreateDataset,
     CreateGroup,
     Delete,
+    Move,
     Operation,
     Resize,
     SetAttributes,
@@ -478,6 +479,27 @@ def test_a_chunk_disturbs_who_reads_when_it_holds_rows_that_were_there(start: in
         assert not any(map(any, got))
 
     run(tmp_path, work, Limits(piece=1 << 14, request_memory=1 << 16, reader_patience=0.05))
+
+
+@pytest.mark.parametrize("moves", [[("/x", "/z")], [("/x", "/z"), ("/y", "/x")]])
+def test_a_long_read_does_not_go_on_with_what_has_got_the_name(moves: list[tuple[str, str]], tmp_path: Path) -> None:
+    async def work(store: HDF5Store) -> None:
+        zeros = np.zeros((256, 1024), "<i4")
+        some: dict[str, Any] = {"maxshape": (None, 1024), "chunks": (16, 1024)}
+        make = [dataset("/x", zeros, **some), dataset("/y", zeros + 1, **some)]
+        await store.apply("a.h5", WRITER, make, create=True)
+        reading = await store.read("a.h5", "/x", ANYBODY, None)
+        parts = reading.buffers()
+        got = [bytes(await anext(parts))]
+        await store.apply("a.h5", WRITER, [Move(name=name, target=target) for name, target in moves])
+        got.append(bytes(await anext(parts)))
+        await store.apply("a.h5", WRITER, [Append(name="/z", data=payload(zeros[:1]))])
+        with pytest.raises(Replaced):
+            async for buffer in parts:
+                got.append(bytes(buffer))  # noqa: PERF401  (what comes before it fails counts)
+        assert not any(map(any, got))
+
+    run(tmp_path, work, Limits(piece=1 << 16, request_memory=1 << 18))
 
 
 @pytest.mark.parametrize("written", [False, True])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from ndstream.core.model import Node
 from ndstream.core.operations import Committed, Event, Operation
 from ndstream.core.ports import Access, Detail, Reading
 from ndstream.core.selection import Selection, everything
-from ndstream.errors import InvalidSelection, NotFound, TooLarge
+from ndstream.errors import InvalidSelection, NotFound, Replaced, TooLarge
 from ndstream.stores.hdf5.cache import ByteCache
 from ndstream.stores.hdf5.catalog import Found
 from ndstream.stores.hdf5.descriptors import LiveFile
@@ -182,9 +183,7 @@ class Owners:
         # From here to the first piece nothing is awaited: no commit comes between.
         located = kept.located
         selection = chosen(choice, located, name)
-        watch: Watch | None = None
-        if kept.file is not None:
-            watch = owned.watch(located.dataset.address, lambda: self._relocate(owned, name, access))
+        watch = self._watch(owned, name, access, kept)
         fetch = self._fetch(owned, _target(owned, name, access), watch)
         try:
             reading = await self._reader.open(located, selection, fetch, file=kept.file, watch=watch)
@@ -207,9 +206,7 @@ class Owners:
         """Prepare to read chunks of a dataset as they are stored, as of the last commit."""
         kept = await self._current(owned, name, access)
         selection = chosen(choice, kept.located, name)
-        watch: Watch | None = None
-        if kept.file is not None:
-            watch = owned.watch(kept.located.dataset.address, lambda: self._relocate(owned, name, access))
+        watch = self._watch(owned, name, access, kept)
         return self._reader.open_stored(kept.located, selection, file=kept.file, watch=watch)
 
     async def _current(self, owned: Owned, name: str, access: Access) -> _Kept:
@@ -241,8 +238,20 @@ class Owners:
         self._kept.put((owned.path, owned.names, name, access.hidden), kept, weight(located))
         return kept
 
-    async def _relocate(self, owned: Owned, name: str, access: Access) -> Located:
-        return (await self._locate(owned, name, access)).located
+    def _watch(self, owned: Owned, name: str, access: Access, kept: _Kept) -> Watch | None:
+        """Watch what commits do to a dataset that is about to be read; None when it is in another file."""
+        if kept.file is None:
+            return None
+        address = kept.located.dataset.address
+
+        async def relocate() -> Located:
+            with contextlib.suppress(NotFound):
+                located = (await self._locate(owned, name, access)).located
+                if located.dataset.address == address:
+                    return located
+            raise Replaced(f"{name} is another dataset than before, or none")
+
+        return owned.watch(address, relocate)
 
     def _fetch(self, owned: Owned, target: Target, watch: Watch | None) -> FetchBox:
         async def fetch(
