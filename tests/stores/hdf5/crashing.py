@@ -23,10 +23,11 @@ class PowerCut(BaseException):
 class Machine:
     """Makes files that stop working all at once, at the call number `last`, and knows what reached their disk.
 
-    Calls that change something are counted. `torn` lets the last one happen in part, when it is a write.
+    Calls that change something are counted. `torn` lets the last one happen in part, when it is a write or a hole;
+    without `holes` the file system has none.
     """
 
-    def __init__(self, last: int | None = None, *, torn: bool = False) -> None:
+    def __init__(self, last: int | None = None, *, torn: bool = False, holes: bool = True) -> None:
         self.calls = 0
         self.last = last
         self.torn = torn
@@ -56,6 +57,15 @@ class Machine:
                 machine.step()
                 super().resize(length)
                 machine.of(self).pending.append((length, None))
+
+            def punch(self, offset: int, length: int) -> bool:
+                if not holes:
+                    return False
+                if machine.at_end() and machine.torn:
+                    super().punch(offset, length // 2 or 1)
+                machine.step()
+                machine.of(self).pending.append((offset, bytes(length)))
+                return super().punch(offset, length)
 
             def sync(self) -> None:
                 machine.step()

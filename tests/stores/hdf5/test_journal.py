@@ -90,6 +90,12 @@ class Session:
         self.draft.extend(bytes(max(0, size - len(self.draft))))
         del self.draft[size:]
 
+    def cut(self, place: float, longer: float) -> None:
+        """Make the file shorter, and as long as before or longer, so that there are zeros within it."""
+        size = len(self.draft)
+        self.truncate(place)
+        self.truncate(longer * size / max(1, len(self.draft)))
+
     def ready(self) -> JournaledFile:
         self.apply()
         return self.opened()
@@ -143,6 +149,7 @@ STEPS = st.lists(
     | st.tuples(st.just("write"), PLACES, LENGTHS, st.integers(0, 99))
     | st.tuples(st.just("scatter"), PLACES, st.integers(1, 700), st.integers(0, 99))
     | st.tuples(st.just("truncate"), PLACES)
+    | st.tuples(st.just("cut"), st.floats(0, 1), st.floats(1, 2))
     | st.tuples(st.sampled_from(["stage", "commit", "commit", "rollback", "checkpoint", "reopen"])),
     max_size=14,
 )
@@ -156,10 +163,10 @@ def take(session: Session, steps: list[tuple[Any, ...]], *, check: bool) -> None
             session.check()
 
 
-@given(first=FIRST, steps=STEPS)
-def test_it_is_a_file_like_any_other(first: bytes, steps: list[tuple[Any, ...]]) -> None:
+@given(first=FIRST, steps=STEPS, holes=st.booleans())
+def test_it_is_a_file_like_any_other(first: bytes, steps: list[tuple[Any, ...]], holes: bool) -> None:
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
-        session = Session(Path(folder) / "f", Machine(), first, "flush")
+        session = Session(Path(folder) / "f", Machine(holes=holes), first, "flush")
         take(session, steps, check=True)
         session.reopen()
         assert [file.name for file in Path(folder).iterdir()] == ["f"]
@@ -171,6 +178,7 @@ def test_it_is_a_file_like_any_other(first: bytes, steps: list[tuple[Any, ...]])
     steps=STEPS,
     last=st.integers(6, 150),
     torn=st.booleans(),
+    holes=st.booleans(),
     power=st.booleans(),
     again=st.none() | st.integers(0, 12),
     chance=st.randoms(use_true_random=False),
@@ -180,19 +188,20 @@ def test_after_a_crash_it_is_as_the_last_commit_left_it(
     steps: list[tuple[Any, ...]],
     last: int,
     torn: bool,
+    holes: bool,
     power: bool,
     again: int | None,
     chance: random.Random,
 ) -> None:
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
-        machine = Machine(last, torn=torn)
+        machine = Machine(last, torn=torn, holes=holes)
         session = Session(Path(folder) / "f", machine, first)
         with contextlib.suppress(PowerCut):
             take(session, steps, check=False)
         crash(machine, power, chance)
 
         if again is not None:  # the recovery dies as well
-            machine = Machine(again, torn=torn)
+            machine = Machine(again, torn=torn, holes=holes)
             with contextlib.suppress(PowerCut):
                 recover(session.path, disk=machine.file)
             crash(machine, power, chance)
@@ -220,6 +229,11 @@ STORIES: list[list[tuple[Any, ...]]] = [
     ],
     # A large transaction, part of it in the journal before it is rolled back, and another in its place.
     [("write", 0.0, 300_000, 1), ("write", 0.4, 5000, 2), ("rollback",), ("write", 0.1, 130_000, 3), ("commit",)],
+    # The end is cut off and zero again, by one commit with bytes within it, and by two with bytes that went straight.
+    [
+        *[("truncate", 0.3), ("truncate", 3.0), ("write", 0.5, 10, 1), ("commit",), ("write", 0.99, 5000, 2)],
+        *[("commit",), ("truncate", 0.2), ("commit",), ("write", 6.0, 300_000, 3), ("commit",)],
+    ],
 ]
 
 

@@ -162,6 +162,67 @@ def test_a_commit_that_could_not_be_applied_is_applied_later(path: Path) -> None
     assert read_rows(path) == [0, 1]
 
 
+class Small(DiskFile):
+    """Files that there is little room for: bytes that are written take some, wherever they are."""
+
+    room = 0
+
+    def write(self, offset: int, *parts: Buffer) -> None:
+        Small.room -= sum(map(len, parts))
+        if Small.room < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        super().write(offset, *parts)
+
+
+GIB = 1 << 30
+
+
+def commit_end(journaled: JournaledFile, *ends: int) -> None:
+    """Make the file end there, one after the other, each time with a byte that is not zero."""
+    for end in ends:
+        journaled.truncate(end - 1)
+        journaled.seek(end - 1)
+        journaled.write(b"x")
+    journaled.commit()
+
+
+@pytest.mark.parametrize("apart", [True, False], ids=["by three commits", "by one commit"])
+def test_zeros_need_no_room(path: Path, apart: bool) -> None:
+    Small.room = 4 << 20
+    with JournaledFile.open(path, disk=Small, durability="flush") as journaled:
+        start = path.read_bytes()
+        commit_end(journaled, GIB)
+        for ends in [(len(start) + 1,), (GIB,)] if apart else [(len(start) + 1, GIB)]:
+            commit_end(journaled, *ends)
+    assert path.stat().st_size == GIB
+    assert path.stat().st_blocks * 512 < 1 << 20
+    with path.open("rb") as file:
+        assert file.read(len(start) + 4096) == start + b"x" + bytes(4095)
+        file.seek(-4096, os.SEEK_END)
+        assert file.read() == bytes(4095) + b"x"
+
+
+def test_zeros_need_no_room_when_they_are_recovered(path: Path) -> None:
+    before = os.urandom(8 << 20)
+    path.write_bytes(before)
+    journaled = JournaledFile.open(path)
+    commit_end(journaled, 5000)
+    commit_end(journaled, GIB)
+    journaled.lost = True  # it dies
+    journaled.close()
+    path.write_bytes(before)  # nothing of it had reached the disk
+    make_crash_of_machine(path)
+    Small.room = 4 << 20
+    recovered = recover(path, disk=Small)
+    assert recovered is not None
+    assert recovered.replayed == 2
+    assert recovered.nbytes < 1 << 20
+    assert path.stat().st_size == GIB
+    assert path.stat().st_blocks * 512 < 1 << 20
+    with path.open("rb") as file:
+        assert file.read(16 << 20) == before[:4999] + b"x" + bytes((16 << 20) - 5000)
+
+
 @pytest.mark.parametrize("kind", ["write", "sync"])
 def test_a_disk_that_breaks_loses_nothing_that_was_acknowledged(path: Path, kind: str) -> None:
     failures = acknowledged = 0

@@ -104,7 +104,8 @@ class Expected:
 
 
 def dying(last: int, *, torn: bool = False) -> type[DiskFile]:
-    """Files that end the process at their call number `last` that changes something; `torn` in the middle of a write.
+    """Files that end the process at their call number `last` that changes something; `torn` in the middle of a write or
+    a hole.
 
     They synchronise nothing: the machine goes on. Calls are counted from 1.
     """
@@ -127,6 +128,12 @@ def dying(last: int, *, torn: bool = False) -> type[DiskFile]:
         def resize(self, length: int) -> None:
             step()
             super().resize(length)
+
+        def punch(self, offset: int, length: int) -> bool:
+            if torn and calls + 1 == last:
+                super().punch(offset, length // 2 or 1)
+            step()
+            return super().punch(offset, length)
 
         def sync(self) -> None:
             step()

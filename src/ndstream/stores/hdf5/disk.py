@@ -22,9 +22,14 @@ HASTE = 4 << 20  # bytes that are written before they should be on their way to 
 _GET_GENERATION = 0x80087601  # FS_IOC_GETVERSION of linux/fs.h
 _AGAIN = 0.01  # seconds between two attempts to lock a file
 _BEGIN = 2  # SYNC_FILE_RANGE_WRITE
+_HOLE = 3  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
+_ZEROS = memoryview(bytes(1 << 20))
 
-_sync_file_range = ctypes.CDLL(None).sync_file_range
+_libc = ctypes.CDLL(None, use_errno=True)
+_sync_file_range = _libc.sync_file_range
 _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+_fallocate = _libc.fallocate
+_fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,28 @@ class DiskFile:
     def resize(self, length: int) -> None:
         """Make the file `length` bytes long; what is added reads as zeros."""
         os.ftruncate(self.descriptor, length)
+
+    def clear(self, offset: int, length: int) -> int:
+        """Make `length` bytes at `offset` zero, as far as the file goes; returns how many were written for it.
+
+        These are none, and the bytes take no room on the disk, where the file system has holes.
+        """
+        stop = min(offset + length, self.status().st_size)
+        if offset >= stop or self.punch(offset, stop - offset):
+            return 0
+        for start in range(offset, stop, len(_ZEROS)):
+            self.write(start, _ZEROS[: stop - start])
+        return stop - offset
+
+    def punch(self, offset: int, length: int) -> bool:
+        """Put a hole in place of `length` bytes at `offset`; False, and nothing is done, where there are no holes."""
+        while _fallocate(self.descriptor, _HOLE, offset, length):
+            number = ctypes.get_errno()
+            if number in (errno.EOPNOTSUPP, errno.ENOSYS):
+                return False
+            if number != errno.EINTR:
+                raise OSError(number, os.strerror(number))
+        return True
 
     def sync(self) -> None:
         """Wait until the content, and what is needed to find it, is on the disk."""

@@ -21,7 +21,6 @@ _STRAIGHT = 128 * KiB
 _HEAD = 4 * KiB
 _PIECE = 1 * MiB
 _RUN = 64  # buffers written to the main file at once
-_NOTHING = memoryview(bytes(_PIECE))
 
 
 class Draft:
@@ -104,10 +103,13 @@ class Draft:
         run: list[memoryview] = []
         start = stop = 0
         for low, high, position in self._overlay.pieces(0, self.size):
-            view = self._log.view(position, high - low)
+            view = None if position == ZEROS else self._log.view(position, high - low)
             if run and (low != stop or len(run) == _RUN or view is None):
                 self._put(start, stop, run)
                 run = []
+            if position == ZEROS:
+                self._count(self._main.clear(low, high - low))
+                continue
             if view is None:
                 self._copy(low, high, position)
                 continue
@@ -189,14 +191,16 @@ class Draft:
 
     def _copy(self, start: int, stop: int, position: int) -> None:
         while start < stop:
-            piece = (_NOTHING if position == ZEROS else self._copied)[: stop - start]
-            if position != ZEROS:
-                self._log.read(position, piece)
-                position += len(piece)
+            piece = self._copied[: stop - start]
+            self._log.read(position, piece)
             self._put(start, start + len(piece), [piece])
-            self._main.hasten(len(piece))
-            self._refresh(len(piece))
+            self._count(len(piece))
+            position += len(piece)
             start += len(piece)
+
+    def _count(self, nbytes: int) -> None:
+        self._main.hasten(nbytes)
+        self._refresh(nbytes)
 
     def _refresh(self, nbytes: int) -> None:
         """Let the journal know now and then that it is still we who write to the main file."""

@@ -203,11 +203,14 @@ def replay(journal: DiskFile, found: Scan, commits: list[Commit], main: DiskFile
     _mark_dirty(journal, found)
     for commit in commits:
         for stored in commit.records:
-            for offset, piece in _writes(journal, stored):
-                kept = piece[: max(0, commit.end - offset)]
-                main.write(offset, kept)
-                total += len(kept)
-                since += len(kept)
+            for offset, length, piece in _writes(journal, stored, commit.end):
+                if piece is None:
+                    written = main.clear(offset, length)
+                else:
+                    main.write(offset, piece)
+                    written = length
+                total += written
+                since += written
                 if since > REFRESH:
                     since = 0
                     _mark_dirty(journal, found)
@@ -216,18 +219,18 @@ def replay(journal: DiskFile, found: Scan, commits: list[Commit], main: DiskFile
     return total
 
 
-def _writes(journal: DiskFile, stored: Stored) -> Iterator[tuple[int, memoryview]]:
+def _writes(journal: DiskFile, stored: Stored, end: int) -> Iterator[tuple[int, int, memoryview | None]]:
+    """Yield what a record writes before `end`: where, how many bytes, and these, or None for zeros."""
     record, start = stored
     payload = start + FIXED
     for extent in unpack_extents(_bytes(journal, payload + record.payload, record.extents * EXTENT)):
-        offset, end = extent.offset, extent.offset + extent.length
+        offset, stop = extent.offset, min(extent.offset + extent.length, end)
         if extent.zeros:
-            while offset < end:
-                yield offset, memoryview(bytes(min(_PIECE, end - offset)))
-                offset += _PIECE
+            for low in range(offset, stop, REFRESH):
+                yield low, min(REFRESH, stop - low), None
         else:
-            for piece in _pieces(journal, payload, extent.length):
-                yield offset, piece
+            for piece in _pieces(journal, payload, max(0, stop - offset)):
+                yield offset, len(piece), piece
                 offset += len(piece)
             payload += extent.length
 
