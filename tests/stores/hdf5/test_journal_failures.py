@@ -8,7 +8,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from ndstream.errors import (
 )
 from ndstream.stores.hdf5.disk import Buffer, DiskFile
 from ndstream.stores.hdf5.journal import JournaledFile, journal_path, recover
+from ndstream.stores.hdf5.recovery import put_in_order
 
 
 def read_rows(path: Path) -> list[int]:
@@ -555,6 +556,55 @@ def test_a_file_has_one_owner(path: Path) -> None:
         commit_row(journaled, 1)
     JournaledFile.open(path).close()
     assert read_rows(path) == [0, 1]
+
+
+@pytest.mark.parametrize("way", [os.link, os.rename], ids=["hard link", "moved"])
+def test_a_file_has_one_owner_whatever_it_is_called(path: Path, way: Callable[[Path, Path], None]) -> None:
+    other = path.with_name("other.h5")
+    with JournaledFile.open(path) as journaled:
+        commit_row(journaled, 1)
+        way(path, other)
+        with pytest.raises(FileInUse, match=r"other\.h5 .* another name"):
+            JournaledFile.open(other)
+        assert not journal_path(other).exists()
+        if path.exists():
+            commit_row(journaled, 2)
+    with JournaledFile.open(other) as journaled:
+        commit_row(journaled, 3)
+    assert read_rows(other) == ([0, 1, 2, 3] if path.exists() else [0, 1, 3])
+
+
+def test_a_file_that_is_written_under_another_name_is_not_recovered(path: Path) -> None:
+    crash_after(path, 1, 2, staged=True)
+    other = path.with_name("other.h5")
+    os.link(path, other)
+    with JournaledFile.open(other):
+        with pytest.raises(FileInUse, match=r"data\.h5 .* another name"):
+            recover(path)
+        put_in_order(path)  # for who only reads
+        assert read_rows(path) == [0, 1]
+        assert journal_path(path).exists()
+    recovered = recover(path)
+    assert recovered is not None
+    assert recovered.replayed == 1
+    assert read_rows(path) == [0, 1, 2]
+
+
+def test_who_gets_hold_of_the_journal_can_have_the_file(path: Path) -> None:
+    looks: list[tuple[bool, bool]] = []
+
+    class Looking(DiskFile):
+        def close(self) -> None:
+            super().close()
+            journal, main = DiskFile.open(journal_path(path)), DiskFile.open(path)
+            looks.append((journal.lock(shared=False), main.claim()))
+            journal.close()
+            main.close()
+
+    journaled = JournaledFile.open(path, disk=Looking)
+    journaled.lost = True  # so that the journal stays
+    journaled.close()
+    assert looks == [(False, True), (True, True)]
 
 
 def test_a_file_that_another_program_writes_is_not_recovered(path: Path) -> None:

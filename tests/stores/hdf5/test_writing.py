@@ -602,6 +602,23 @@ def test_readers_that_give_up_leave_the_owner_to_others(tmp_path: Path) -> None:
     run(tmp_path, work)
 
 
+def test_a_file_is_written_under_one_of_its_names(tmp_path: Path) -> None:
+    async def work(store: HDF5Store) -> None:
+        await store.apply("a.h5", WRITER, [table("/rows")], create=True)
+        os.link(tmp_path / "a.h5", tmp_path / "b.h5")
+        row = Append(name="/rows", data=payload(np.array([1], "<i4")))
+        for _ in range(2):
+            with pytest.raises(FileInUse, match="another name"):
+                await store.apply("b.h5", WRITER, [row])
+            await store.apply("a.h5", WRITER, [row])
+        await store.release("a.h5", ANYBODY)
+        await store.apply("b.h5", WRITER, [row])
+
+    run(tmp_path, work)
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file["rows"].shape == (3,)
+
+
 def test_a_file_that_somebody_else_writes_is_in_use(tmp_path: Path) -> None:
     async def work(store: HDF5Store) -> None:
         with h5py.File(tmp_path / "a.h5", "w"):

@@ -8,6 +8,7 @@ import fcntl
 import os
 import struct
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ _AGAIN = 0.01  # seconds between two attempts to lock a file
 _BEGIN = 2  # SYNC_FILE_RANGE_WRITE
 _HOLE = 3  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
 _ZEROS = memoryview(bytes(1 << 20))
+_LOCK = struct.Struct("=hh4xqqi4x")  # struct flock: kind, whence, start, length, process
+_CLAIM = 1 << 62, 1  # where the lock of `claim` is, and its length: behind every end
+_NO_LOCKS = (errno.EINVAL, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _sync_file_range = _libc.sync_file_range
@@ -175,16 +179,46 @@ class DiskFile:
 
         Returns False when somebody else holds a lock against it, for so many seconds at least.
         """
-        until = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(self.descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() >= until:
-                    return False
-                time.sleep(_AGAIN)
-            else:
-                return True
+        return _keep_trying(lambda: self._flock(shared=shared), patience)
+
+    def _flock(self, *, shared: bool) -> bool:
+        try:
+            fcntl.flock(self.descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def claim(self, *, patience: float = 0.0) -> bool:
+        """Be the only one of all processes who has claimed this file, under whatever name, until it is closed.
+
+        The file is open for writing. Returns False when somebody else has claimed it, for so many seconds at least.
+        Who locks the file as HDF5 does, to read it, keeps nobody from it, nor is kept from it. Where the file system
+        has no such locks, nobody is refused.
+        """
+        try:
+            return _keep_trying(self._claim, patience)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            return True
+
+    def _claim(self) -> bool:
+        if not self._lock_byte(fcntl.F_WRLCK):
+            asked = fcntl.fcntl(self.descriptor, fcntl.F_OFD_GETLK, _LOCK.pack(fcntl.F_WRLCK, 0, *_CLAIM, 0))
+            kind, _, *place, _ = _LOCK.unpack(asked)
+            if kind == fcntl.F_UNLCK or tuple(place) == _CLAIM:
+                return False
+        # A shared lock is enough to keep others from the other kind. Over NFS, flock is a lock on all of the bytes:
+        # those who read have a shared one too.
+        return self._lock_byte(fcntl.F_RDLCK)
+
+    def _lock_byte(self, kind: int) -> bool:
+        # Of the open file, not of the process: it conflicts within one too, and outlives other descriptors.
+        try:
+            fcntl.fcntl(self.descriptor, fcntl.F_OFD_SETLK, _LOCK.pack(kind, 0, *_CLAIM, 0))
+        except (BlockingIOError, PermissionError):
+            return False
+        return True
 
     @classmethod
     def rename(cls, path: Path, target: Path) -> None:
@@ -211,6 +245,15 @@ class DiskFile:
             self._thread.shutdown()
         descriptor, self.descriptor = self.descriptor, -1
         os.close(descriptor)
+
+
+def _keep_trying(attempt: Callable[[], bool], patience: float) -> bool:
+    until = time.monotonic() + patience
+    while not attempt():
+        if time.monotonic() >= until:
+            return False
+        time.sleep(_AGAIN)
+    return True
 
 
 def failure_of(error: OSError, path: Path) -> NDStreamError:

@@ -117,7 +117,7 @@ class JournaledFile:
         NotFound, InvalidRequest
             The file is not there, or is no regular file.
         FileInUse
-            Another process writes to it.
+            Somebody else writes to it, be it under another name.
         Conflict, Corrupt
             A journal that was left behind cannot be replayed, see `recover`.
         StorageFull, StorageFailed
@@ -369,8 +369,8 @@ class JournaledFile:
             raise failure_of(error, self.path) from error
         finally:
             self._closed = self._dropping = True
+            self._main.close()  # first: whoever gets hold of the journal can have the file too
             self._log.file.close()
-            self._main.close()
 
     def _finish(self) -> None:
         self.apply()
@@ -469,6 +469,11 @@ def _open_main(path: Path, disk: type[DiskFile]) -> DiskFile:
     if not main.lock(shared=True):
         main.close()
         raise FileInUse(f"{path.name} is open for writing in another program")
+    if not main.claim(patience=_PATIENCE):
+        main.close()
+        raise FileInUse(
+            f"{path.name} is being written by ndstream under another name: it has a hard link, or was moved"
+        )
     return main
 
 

@@ -151,7 +151,7 @@ def recover(path: Path, *, disk: type[DiskFile] = DiskFile, patience: float = 0.
     disk : type of DiskFile
         How files are opened.
     patience : float, seconds
-        How long to wait for whoever holds the journal: it may be about to die, or only look (`standing`).
+        How long to wait for whoever holds the journal, or the file: it may be about to die, or only look (`standing`).
 
     Returns
     -------
@@ -161,7 +161,7 @@ def recover(path: Path, *, disk: type[DiskFile] = DiskFile, patience: float = 0.
     Raises
     ------
     FileInUse
-        The owner is alive, or another program holds the file for writing.
+        The owner is alive, or another program holds the file for writing, or ndstream under another name.
     Conflict
         Somebody else has changed the file since. The journal is still there, and the message says what to do.
     Corrupt
@@ -174,7 +174,7 @@ def recover(path: Path, *, disk: type[DiskFile] = DiskFile, patience: float = 0.
         if journal is None:
             return None
         try:
-            return _recover(path, journal, disk)
+            return _recover(path, journal, disk, patience)
         finally:
             journal.close()
     except OSError as error:
@@ -211,7 +211,7 @@ def _lock_journal(path: Path, disk: type[DiskFile], patience: float) -> DiskFile
         journal.close()  # its owner removed it between our opening and our locking it
 
 
-def _recover(path: Path, journal: DiskFile, disk: type[DiskFile]) -> Recovered | None:
+def _recover(path: Path, journal: DiskFile, disk: type[DiskFile], patience: float) -> Recovered | None:
     try:
         found = scan(journal)
     except Corrupt as error:
@@ -225,6 +225,8 @@ def _recover(path: Path, journal: DiskFile, disk: type[DiskFile]) -> Recovered |
             return None
         elif not main.lock(shared=True):
             raise FileInUse(f"{path.name} is being written by another program, and has a journal to be replayed first")
+        elif not main.claim(patience=patience):
+            raise FileInUse(f"{path.name} is being written under another name, and has a journal to be replayed first")
         else:
             recovered = _restore(path, journal, found, main)
         disk.remove(journal_path(path))
