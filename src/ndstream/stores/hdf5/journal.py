@@ -469,7 +469,7 @@ def _open_main(path: Path, disk: type[DiskFile]) -> DiskFile:
     if not main.lock(shared=True):
         main.close()
         raise FileInUse(f"{path.name} is open for writing in another program")
-    if not main.claim(patience=_PATIENCE):
+    if not main.claim(patience=PATIENCE):
         main.close()
         raise FileInUse(
             f"{path.name} is being written by ndstream under another name: it has a hard link, or was moved"
