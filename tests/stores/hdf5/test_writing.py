@@ -552,6 +552,24 @@ def test_nobody_writes_a_file_before_it_is_known_how_it_was_left(
     run(tmp_path, work)
 
 
+def test_a_long_read_of_text_notices_that_its_name_went_to_another(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name in ("old", "new"):
+            file.create_dataset(name, data=[name * 50] * 20000, dtype=h5py.string_dtype(), chunks=(100,))
+
+    async def work(store: HDF5Store) -> None:
+        await store.hold("a.h5", WRITER)
+        reading = await store.read("a.h5", "/old", ANYBODY, None)
+        pieces = reading.elements()
+        await anext(pieces)
+        await store.apply("a.h5", WRITER, [Move(name="/old", target="/older"), Move(name="/new", target="/old")])
+        with pytest.raises(Replaced):
+            async for _ in pieces:
+                pass
+
+    run(tmp_path, work, Limits(piece=1 << 16, request_memory=1 << 18, reader_patience=0.01))
+
+
 def test_large_data_does_not_pass_through_memory(tmp_path: Path) -> None:
     values = np.arange(24 << 20, dtype="u1")
 

@@ -69,7 +69,8 @@ class Locate(msgspec.Struct, frozen=True, kw_only=True, tag="locate"):
 class Fetch(msgspec.Struct, frozen=True, kw_only=True, tag="fetch"):
     """Ask for elements that only the HDF5 library can read.
 
-    The box `start`, `count`, `step` (one number per axis, step ≥ 1); `most` is the largest answer in bytes.
+    The box `start`, `count`, `step` (one number per axis, step ≥ 1); `most` is the largest answer in bytes. `address`
+    is that of the dataset that is meant (as in `Dataset`), should its name have gone to another one; None for any.
     """
 
     target: Target
@@ -77,6 +78,7 @@ class Fetch(msgspec.Struct, frozen=True, kw_only=True, tag="fetch"):
     count: tuple[int, ...]
     step: tuple[int, ...]
     most: int
+    address: int | None = None
 
 
 class WritingLimits(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from ndstream.core.limits import Limits, MiB
-from ndstream.core.operations import Committed, Operation, Payload
+from ndstream.core.operations import Committed, Copy, Delete, Insert, Operation, Payload, Resize
 from ndstream.errors import Busy, Conflict, FileInUse, NDStreamError, NotFound, Replaced, TimedOut, WorkerDied, by_code
 from ndstream.stores.hdf5.aside import INLINE, Aside, Laid, inline
 from ndstream.stores.hdf5.descriptors import Descriptor, LiveFile
@@ -54,6 +54,8 @@ _AHEAD = 3 * _BYTES
 #: Seconds without a batch after which the journal is emptied, when it has this part of what it may have.
 _QUIET = 0.5
 _WORTH = 4
+#: Operations that may take long however small they are.
+_LONG = Copy | Delete | Insert | Resize
 #: Datasets of which it is remembered when they changed.
 _TOUCHED = 1 << 16
 
@@ -88,6 +90,11 @@ class _Entry:
     def small(self) -> bool:
         """Whether all of it goes with a message."""
         return self.nbytes <= INLINE
+
+    @property
+    def quick(self) -> bool:
+        """Whether it takes no longer to carry out than its data are long."""
+        return self.small and not any(isinstance(each, _LONG) for each in self.batch.operations)
 
     def settle(self, outcome: Committed | NDStreamError) -> None:
         """Tell those who wait what came of it."""
@@ -334,9 +341,9 @@ class Owned:
         if not group:
             return []
         target = self._target()
-        small = all(entry.small for entry in group)
-        # While nobody reads, readers may be kept out for all of a small commit: that saves a way to the owner and back.
-        quiet = small and not self.gate.visited and not self._watches.any
+        quick = all(entry.quick for entry in group)
+        # While nobody reads, readers may be kept out for all of a quick commit: that saves a way to the owner and back.
+        quiet = quick and not self.gate.visited and not self._watches.any
         self.gate.visited = False
         if quiet:
             self.gate.shut()
@@ -523,8 +530,11 @@ class Owned:
         try:
             async with self._turn:
                 await self.gate.close()
-                with contextlib.suppress(NDStreamError):
+                try:
                     await self._hold(create=False)
+                except NDStreamError as error:
+                    self._watches.changed(None, frozenset())  # who reads had the state of a commit, and has it no more
+                    _log.warning("%s is not written any more: %s", self.path, str(error))
         finally:
             self.gate.open()
 

@@ -184,7 +184,7 @@ class Owners:
         located = kept.located
         selection = chosen(choice, located, name)
         watch = self._watch(owned, name, access, kept)
-        fetch = self._fetch(owned, _target(owned, name, access), watch)
+        fetch = self._fetch(owned, _target(owned, name, access), located.dataset.address, watch)
         try:
             reading = await self._reader.open(located, selection, fetch, file=kept.file, watch=watch)
         except BaseException:
@@ -253,11 +253,12 @@ class Owners:
 
         return owned.watch(address, relocate)
 
-    def _fetch(self, owned: Owned, target: Target, watch: Watch | None) -> FetchBox:
+    def _fetch(self, owned: Owned, target: Target, address: int, watch: Watch | None) -> FetchBox:
         async def fetch(
             start: tuple[int, ...], count: tuple[int, ...], step: tuple[int, ...], most: int
         ) -> bytes | list[Any]:
-            fetched, _ = await owned.ask(Fetch(target=target, start=start, count=count, step=step, most=most))
+            request = Fetch(target=target, start=start, count=count, step=step, most=most, address=address)
+            fetched, _ = await owned.ask(request)
             assert isinstance(fetched, Fetched)
             if watch is not None:
                 watch.check()

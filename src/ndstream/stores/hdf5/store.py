@@ -146,7 +146,7 @@ class HDF5Store:
             return await self._owners.read(owned, name, access, choice)
         kept = self._known(found, name, access) or await self._located(found, name, access)
         try:
-            fetch = self._fetch(_target(found, name, access))
+            fetch = self._fetch(_target(found, name, access), kept.dataset.address)
             return await self._reader.open(kept, chosen(choice, kept, name), fetch)
         except Replaced:
             self._kept.discard(_layout_key(found, name, access))
@@ -348,11 +348,12 @@ class HDF5Store:
         self._kept.put(key, located, weight(located))
         return located
 
-    def _fetch(self, target: Target) -> FetchBox:
+    def _fetch(self, target: Target, address: int) -> FetchBox:
         async def fetch(
             start: tuple[int, ...], count: tuple[int, ...], step: tuple[int, ...], most: int
         ) -> bytes | list[Any]:
-            fetched = await self._pool.call(Fetch(target=target, start=start, count=count, step=step, most=most))
+            request = Fetch(target=target, start=start, count=count, step=step, most=most, address=address)
+            fetched = await self._pool.call(request)
             assert isinstance(fetched, Fetched)
             return fetched.data
 

@@ -17,7 +17,7 @@ import msgspec
 from h5py import _errors, h5d, h5z
 
 from ndstream.core.model import Dataset
-from ndstream.errors import InvalidRequest, NDStreamError, NotFound, TooLarge
+from ndstream.errors import InvalidRequest, NDStreamError, NotFound, Replaced, TooLarge
 from ndstream.stores.hdf5.describe import Describer
 from ndstream.stores.hdf5.faults import LIBRARY_ERRORS, translate
 from ndstream.stores.hdf5.fetch import read_box
@@ -137,6 +137,8 @@ class Worker:
     def _fetch(self, request: Fetch) -> Fetched:
         file, resolver = self._open(request.target)
         found = _dataset(resolver.find(file, request.target.name), request.target.name)
+        if request.address not in (None, found.identity):
+            raise Replaced("another dataset has got the name")
         box = (request.start, request.count, request.step)
         data = read_box(found.object, box, most=request.most, name_of=Names(found.file, found.object))
         file.check(request.target.generation)
