@@ -149,6 +149,19 @@ def lent_or_read(reading: Reading | StoredReading, *, borrows: bool) -> AsyncIte
     return reading.lend() if borrows and isinstance(reading, Lending) else reading.buffers()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """The bytes of a file, to be read from `descriptor`; `file` says what it is.
+
+    Whoever passes them on awaits `check` after reading and before passing on: it raises `Replaced` unless all that was
+    read from the beginning is of the state in which the file was opened.
+    """
+
+    file: File
+    descriptor: int
+    check: Callable[[], Awaitable[None]]
+
+
 class Store(Protocol):
     """A tree of files with arrays in them.
 
@@ -183,8 +196,8 @@ class Store(Protocol):
         """
         ...
 
-    async def open(self, path: str, access: Access) -> tuple[File, int]:
-        """Open the bytes of a file; returns what it is and a file descriptor that the caller must close."""
+    async def open(self, path: str, access: Access) -> Opened:
+        """Open the bytes of a file; the caller must close the descriptor."""
         ...
 
     async def start(self) -> None:

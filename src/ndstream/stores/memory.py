@@ -24,7 +24,7 @@ from ndstream.core.elements import flatten
 from ndstream.core.limits import DEFAULT_LIMITS, KiB, Limits
 from ndstream.core.model import HDF5_MEDIA_TYPE, Directory, ExternalLink, File, HardLink, Node, SoftLink
 from ndstream.core.operations import Committed, Event, Operation
-from ndstream.core.ports import Access, Detail, Reading, Writing
+from ndstream.core.ports import Access, Detail, Opened, Reading, Writing
 from ndstream.core.selection import Selection, everything
 from ndstream.errors import (
     ConfigError,
@@ -76,8 +76,8 @@ class MemoryStore:
         place = self._place(path, access)
         return _directory(path, place, access, depth) if isinstance(place, Mapping) else _file(path, place)
 
-    async def open(self, path: str, access: Access) -> tuple[File, int]:
-        """See `Store`; the descriptor is of an anonymous file in memory."""
+    async def open(self, path: str, access: Access) -> Opened:
+        """See `Store`; the descriptor is of an anonymous file in memory, a copy that nobody changes."""
         place = self._place(path, access)
         if isinstance(place, Mapping):
             raise NotFound(f"Invalid path specified: {path}")
@@ -86,7 +86,7 @@ class MemoryStore:
         descriptor = os.memfd_create("ndstream")
         os.truncate(descriptor, len(place))
         os.pwrite(descriptor, place, 0)
-        return _file(path, place), descriptor
+        return Opened(file=_file(path, place), descriptor=descriptor, check=_unchanged)
 
     async def describe(self, path: str, name: str, access: Access, detail: Detail) -> Node:
         """See `Store`."""
@@ -382,6 +382,10 @@ def _file(path: str, place: Group | bytes) -> File:
         media_type="application/octet-stream" if isinstance(place, bytes) else HDF5_MEDIA_TYPE,
         generation=f"{id(place):x}",
     )
+
+
+async def _unchanged() -> None:
+    """See `ndstream.core.ports.Opened`."""
 
 
 def _directory(path: str, place: Tree, access: Access, depth: int) -> Directory:

@@ -301,10 +301,11 @@ class StoreSuite:
         assert runs is None or "secret" not in runs.directories
 
     def test_files_can_be_opened(self, bench: Bench) -> None:
-        file, descriptor = bench.run(bench.store.open("README", ANYBODY))
-        with os.fdopen(descriptor, "rb") as opened:
-            assert opened.read() == NOTE
-        assert file == bench.run(bench.store.lookup("README", ANYBODY))
+        opened = bench.run(bench.store.open("README", ANYBODY))
+        with os.fdopen(opened.descriptor, "rb") as content:
+            assert content.read() == NOTE
+            bench.run(_awaited(opened.check))
+        assert opened.file == bench.run(bench.store.lookup("README", ANYBODY))
 
     # -- describe --
 

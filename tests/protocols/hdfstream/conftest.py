@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,7 @@ class Peer:
         headers: dict[str, str] | None = None,
         access: Access = ANYBODY,
         extended: bool = False,
+        during: Callable[[Message], Awaitable[None]] | None = None,
     ) -> Reply:
         sent: list[Message] = []
         incoming: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
@@ -75,6 +76,8 @@ class Peer:
 
         async def send(message: Message) -> None:
             sent.append(message)
+            if during is not None:
+                await during(message)
 
         given = {**(headers or {}), **({"ndstream": "1"} if extended else {})}
         scope = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import io
 import os
@@ -12,11 +13,16 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 
-from ndstream.core.ports import Access
+from ndstream.core.operations import Write
+from ndstream.core.ports import ANYBODY, Access, Message, Writing
+from ndstream.errors import Replaced
+from ndstream.stores.hdf5.store import HDF5Store
 from ndstream.stores.memory import MemoryStore
 from ndstream.testing.fixtures import LocalServer, ServerFactory
+from ndstream.testing.payloads import WRITER, dataset, payload
 
 from .conftest import Peer, peak_memory
 
@@ -249,3 +255,37 @@ def test_what_changes_while_it_is_sent_is_never_complete(address: str, tree: Pat
     assert taken + len(caught.value.partial) < length
     connection.close()
     shutil.rmtree(tree / "changing")
+
+
+@pytest.mark.parametrize("path", ["runs/a.h5", "runs"])
+def test_a_commit_ends_a_download_though_size_and_time_stay(tmp_path: Path, path: str) -> None:
+    """The system sets the time of a file before it copies the bytes: who looks in between sees no difference."""
+    (tmp_path / "runs").mkdir()
+    file = tmp_path / "runs" / "a.h5"
+    sizes = [0]
+
+    async def work() -> None:
+        store = HDF5Store({"": tmp_path}, writing=Writing(durability="flush"))
+
+        async def during(message: Message) -> None:
+            size = len(message.get("body", b""))
+            if size > 1 << 16 >= max(sizes):
+                before = file.stat()
+                both = [Write(name=name, data=payload(1, "<i4")) for name in ("/a", "/b")]
+                await store.apply("runs/a.h5", WRITER, both)
+                os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+            sizes.append(size)
+
+        try:
+            make = [dataset(name, np.zeros(1 << 18, "<i4")) for name in ("/a", "/between", "/b")]
+            await store.apply("runs/a.h5", WRITER, make, create=True)
+            peer = Peer(store)
+            whole = await peer.exchange("GET", f"/download/{path}", access=ANYBODY)
+            assert max(whole.pieces) > 1 << 16
+            with pytest.raises(Replaced):
+                await peer.exchange("GET", f"/download/{path}", during=during)
+            assert sum(sizes) < 2 << 20
+        finally:
+            await store.aclose()
+
+    asyncio.run(work())

@@ -226,8 +226,8 @@ def test_a_race_of_swaps_never_shows_what_is_outside(tree: Tree) -> None:
                 if turn % 3:
                     seen |= tree.read("spot/a.h5")
                 else:
-                    _, descriptor = tree.runner.run(tree.store.open("spot/a.h5", ANYBODY))
-                    with os.fdopen(descriptor, "rb") as file:
+                    opened = tree.runner.run(tree.store.open("spot/a.h5", ANYBODY))
+                    with os.fdopen(opened.descriptor, "rb") as file:
                         seen.add(SECRET if file.read() == (tree.outside / "a.h5").read_bytes() else PUBLIC)
             except NDStreamError:
                 continue

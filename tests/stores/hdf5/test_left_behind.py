@@ -93,10 +93,11 @@ async def read_stored(store: HDF5Store, name: str) -> None:
 
 
 async def download(store: HDF5Store, name: str) -> None:
-    file, descriptor = await store.open(name, ANYBODY)
-    with os.fdopen(descriptor, "rb") as opened, h5py.File(opened) as whole:
-        assert file.size == os.fstat(descriptor).st_size
+    opened = await store.open(name, ANYBODY)
+    with os.fdopen(opened.descriptor, "rb") as content, h5py.File(content) as whole:
+        assert opened.file.size == os.fstat(opened.descriptor).st_size
         assert (whole["rows"][:] == np.ones((ROWS, 100))).all()
+        await opened.check()
 
 
 @both

@@ -19,7 +19,7 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 
 from ndstream.core.limits import MiB
 from ndstream.core.model import Directory, File
-from ndstream.core.ports import ANYBODY, Access, ASGIApp, Message, Receive, Scope, Send, Service, Store
+from ndstream.core.ports import ANYBODY, Access, ASGIApp, Message, Opened, Receive, Scope, Send, Service, Store
 from ndstream.errors import InvalidRequest, NDStreamError, NotFound, Replaced
 from ndstream.protocols.hdfstream.documents import reveal
 from ndstream.wire.paths import virtual_path
@@ -64,13 +64,13 @@ class Downloads:
 
     async def _find(self, path: str, access: Access) -> ASGIApp:
         try:
-            file, descriptor = await self._store.open(path, access)
+            opened = await self._store.open(path, access)
         except NotFound:
             entry = await self._store.lookup(path, access, depth=_LEVELS)
             if not isinstance(entry, Directory):
                 raise
             return await asyncio.to_thread(TarResponse, self._store, entry, access)
-        return OpenFileResponse(file, descriptor)
+        return OpenFileResponse(opened)
 
 
 def _page(error: NDStreamError, status: int, headers: Mapping[str, str] | None = None) -> Response:
@@ -89,14 +89,14 @@ class OpenFileResponse(FileResponse):
 
     chunk_size = _PIECE
 
-    def __init__(self, file: File, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._found = os.fstat(descriptor)
+    def __init__(self, opened: Opened) -> None:
+        self._opened = opened
+        file, descriptor = opened.file, opened.descriptor
         super().__init__(
             f"/proc/self/fd/{descriptor}",
             media_type=file.media_type,
             filename=file.path.rpartition("/")[2],
-            stat_result=self._found,
+            stat_result=os.fstat(descriptor),
             headers={"etag": f'"{file.generation}"'},
         )
 
@@ -110,21 +110,17 @@ class OpenFileResponse(FileResponse):
         """
 
         async def watched(message: Message) -> None:
-            if message["type"] == "http.response.body" and not _is_same(self._found, os.fstat(self._descriptor)):
-                raise Replaced("the file changed while it was downloaded")
+            if message["type"] == "http.response.body":
+                await self._opened.check()
             await send(message)
 
         try:
             if _has_it(Headers(scope=scope).get("if-none-match"), self.headers["etag"]):
                 await Response(status_code=304, headers={"etag": self.headers["etag"]})(scope, receive, send)
             else:
-                await super().__call__(scope, receive, watched)
+                await super().__call__(scope, receive, send if scope["method"] == "HEAD" else watched)
         finally:
-            os.close(self._descriptor)
-
-
-def _is_same(before: os.stat_result, now: os.stat_result) -> bool:
-    return (before.st_size, before.st_mtime_ns) == (now.st_size, now.st_mtime_ns)
+            os.close(self._opened.descriptor)
 
 
 def _has_it(if_none_match: str | None, etag: str) -> bool:
@@ -166,15 +162,15 @@ class TarResponse:
 
     async def _pieces(self) -> AsyncGenerator[bytes]:
         for listed in self._files:
-            file, descriptor = await self._store.open(listed.path, self._access)
+            opened = await self._store.open(listed.path, self._access)
             try:
-                if file.generation != listed.generation:
-                    raise Replaced(f"{file.path} changed while its directory was downloaded")
+                if opened.file.generation != listed.generation:
+                    raise Replaced(f"{listed.path} changed while its directory was downloaded")
                 yield _header(listed)
-                async for piece in _content(descriptor, listed):
+                async for piece in _content(opened):
                     yield piece
             finally:
-                os.close(descriptor)
+                os.close(opened.descriptor)
             yield bytes(_padding(listed.size, tarfile.BLOCKSIZE))
         yield bytes(self._end)
 
@@ -198,14 +194,13 @@ def _padding(size: int, block: int) -> int:
     return -size % block
 
 
-async def _content(descriptor: int, file: File) -> AsyncIterator[bytes]:
-    found = os.fstat(descriptor)
+async def _content(opened: Opened) -> AsyncIterator[bytes]:
+    file = opened.file
     at = 0
     while at < file.size:
-        piece = await asyncio.to_thread(os.pread, descriptor, min(_PIECE, file.size - at), at)
+        piece = await asyncio.to_thread(os.pread, opened.descriptor, min(_PIECE, file.size - at), at)
         if not piece:
             raise Replaced(f"{file.path} became shorter while it was downloaded")
+        await opened.check()
         at += len(piece)
         yield piece
-    if not _is_same(found, os.fstat(descriptor)):
-        raise Replaced(f"{file.path} changed while it was downloaded")

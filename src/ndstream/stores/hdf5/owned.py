@@ -199,6 +199,17 @@ class Owned:
         """Whether a dataset has become longer at most since commit `number`."""
         return number >= self._all_touched and number >= self._rewritten.get(address, 0)
 
+    async def check(self, generation: str, descriptor: int) -> None:
+        """Raise `Replaced` unless the file, open as `descriptor`, still has the content of `generation`.
+
+        While a commit is put in place, waits to see what comes of it.
+        """
+        while self.gate.closed:
+            await self.gate.opened()
+        let_go = not self.active
+        if self.generation != generation or (let_go and not self.has_written(generation_of(os.fstat(descriptor)))):
+            raise Replaced("a commit has changed the file while it was read")
+
     def watch(self, address: int, relocate: Callable[[], Awaitable[Any]]) -> Watch:
         """Watch what commits do to a dataset while it is read."""
         return self._watches.add(Watch(address, self.gate, relocate))

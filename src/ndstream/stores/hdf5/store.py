@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +22,7 @@ from ndstream.core.counters import Counters
 from ndstream.core.limits import DEFAULT_LIMITS, KiB, Limits
 from ndstream.core.model import Dataset, Directory, File, Group, Node
 from ndstream.core.operations import Committed, Event, Operation
-from ndstream.core.ports import Access, Detail, Reading, StoredReading, StoreFactory, Writing
+from ndstream.core.ports import Access, Detail, Opened, Reading, StoredReading, StoreFactory, Writing
 from ndstream.errors import Corrupt, Forbidden, NotFound, Replaced, TooLarge
 from ndstream.stores.hdf5.cache import ByteCache
 from ndstream.stores.hdf5.catalog import Catalog, Found
@@ -30,6 +31,7 @@ from ndstream.stores.hdf5.generation import generation_of
 from ndstream.stores.hdf5.library import Fetch as FetchBox
 from ndstream.stores.hdf5.listing import is_text
 from ndstream.stores.hdf5.messages import Describe, Described, Fetch, Fetched, Locate, Located, Target
+from ndstream.stores.hdf5.owned import Owned
 from ndstream.stores.hdf5.owners import Choice, Owners, chosen, weight
 from ndstream.stores.hdf5.pool import Pool
 from ndstream.stores.hdf5.reader import Reader
@@ -105,13 +107,28 @@ class HDF5Store:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._walkers, self._catalog.lookup, path, access, depth)
 
-    async def open(self, path: str, access: Access) -> tuple[File, int]:
+    async def open(self, path: str, access: Access) -> Opened:
         """See `Store`."""
-        found = await self._found(path, access)
-        if standing(found.real) is Standing.DEAD:
-            await self._mend(found.real)
+        owned = await self._between_commits(path, access)
         # Not in a thread: a cancelled caller would leave the descriptor open.
-        return self._catalog.open(path, access)
+        file, descriptor = self._catalog.open(path, access)
+        if owned and owned.is_file(os.fstat(descriptor)):
+            check = partial(owned.check, owned.generation, descriptor)
+        else:
+            check = partial(_check, file, descriptor)
+        return Opened(file=file, descriptor=descriptor, check=check)
+
+    async def _between_commits(self, path: str, access: Access) -> Owned | None:
+        """Wait until a file is as a commit left it; returns it if it has an owner."""
+        while True:
+            found = await self._found(path, access)
+            if standing(found.real) is Standing.DEAD:
+                await self._mend(found.real)
+                found = await self._found(path, access)
+            owned = self._owners and self._owners.active(found)
+            if not owned or not owned.gate.closed:
+                return owned or None
+            await owned.gate.opened()
 
     async def describe(self, path: str, name: str, access: Access, detail: Detail) -> Node:
         """See `Store`."""
@@ -376,6 +393,12 @@ def _is_current(located: Located, found: Found) -> bool:
         return generation_of(os.lstat(located.file)) == located.generation
     except OSError:
         return False
+
+
+async def _check(file: File, descriptor: int) -> None:
+    """Raise `Replaced` when a file was written to since it was opened."""
+    if generation_of(os.fstat(descriptor)) != file.generation:
+        raise Replaced("the file changed while it was read")
 
 
 def _data(node: Node) -> int:
