@@ -685,6 +685,31 @@ def test_a_full_disk_changes_nothing(tmp_path: Path) -> None:
         assert set(file) == {"x"}
 
 
+def test_a_change_behind_a_link_in_a_file_that_is_written_is_seen_at_once(tmp_path: Path) -> None:
+    def put(count: int) -> None:
+        with h5py.File(tmp_path / "new", "w") as file:
+            file["numbers"] = np.full(count, count, "<i4")
+            file["texts"] = np.array([str(count)] * count, h5py.string_dtype())
+        (tmp_path / "new").rename(tmp_path / "b.h5")
+
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["out"] = h5py.ExternalLink("b.h5", "/")
+
+    async def work(store: HDF5Store) -> None:
+        put(1)
+        await store.apply("a.h5", WRITER, [CreateGroup(name="/x")])
+        for count in (1, 2, 3):
+            put(count)
+            for name, expected in (("/out/numbers", count), ("/out/texts", str(count).encode())):
+                for _ in range(2):
+                    found = await collect(await store.read("a.h5", name, ANYBODY, None))
+                    assert found.tolist() == [expected] * count
+            put(count + 10)
+            assert store.read_at_hand("a.h5", "/out/numbers", ANYBODY, None) is None
+
+    run(tmp_path, work)
+
+
 def test_what_is_in_other_files_is_not_written(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["out"] = h5py.ExternalLink("b.h5", "/")

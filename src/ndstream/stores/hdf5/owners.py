@@ -21,7 +21,7 @@ from ndstream.stores.hdf5.cache import ByteCache
 from ndstream.stores.hdf5.catalog import Found
 from ndstream.stores.hdf5.descriptors import LiveFile
 from ndstream.stores.hdf5.gate import Watch
-from ndstream.stores.hdf5.generation import generation_of
+from ndstream.stores.hdf5.generation import generation_of, is_at
 from ndstream.stores.hdf5.layout import Chunked, Inline
 from ndstream.stores.hdf5.library import Fetch as FetchBox
 from ndstream.stores.hdf5.messages import (
@@ -198,7 +198,7 @@ class Owners:
     def read_at_hand(self, owned: Owned, name: str, access: Access, choice: Choice) -> Reading | None:
         """Read as of the last commit what takes no waiting; None when something does."""
         kept: _Kept | None = self._kept.get((owned.path, owned.names, name, access.hidden))
-        if kept is None or not owned.gate.passes() or not owned.is_current(kept.located.dataset.address, kept.number):
+        if kept is None or not owned.gate.passes() or not _is_current(owned, kept):
             return None
         return self._reader.at_hand(kept.located, chosen(choice, kept.located, name), file=kept.file)
 
@@ -214,7 +214,7 @@ class Owners:
             await owned.gate.opened()
             key = (owned.path, owned.names, name, access.hidden)
             kept: _Kept | None = self._kept.get(key)
-            if kept is None or not owned.is_current(kept.located.dataset.address, kept.number):
+            if kept is None or not _is_current(owned, kept):
                 kept = await self._locate(owned, name, access)
             if not owned.gate.closed and owned.is_current(kept.located.dataset.address, kept.number):
                 return kept
@@ -271,6 +271,12 @@ class Owners:
         await asyncio.gather(*(owned.aclose() for owned in self._files.values()))
 
 
+def _is_current(owned: Owned, kept: _Kept) -> bool:
+    """Whether a dataset is still where it was, in the file itself or behind an external link."""
+    located = kept.located
+    return owned.is_current(located.dataset.address, kept.number) and is_current_beyond(located, owned.path)
+
+
 def _known(owned: Owned, kept: _Kept | None, most: int) -> Known | None:
     """What is known of a dataset that has only become longer, if it has so many chunks that this helps.
 
@@ -308,6 +314,11 @@ def chosen(choice: Choice, located: Located, name: str) -> Selection:
     if choice.source != shape:
         raise InvalidSelection(f"{name} has the shape {shape}, not {choice.source}")
     return choice
+
+
+def is_current_beyond(located: Located, real: str) -> bool:
+    """Whether the file that an external link led to is still what it was; one in that at `real` is behind none."""
+    return located.file == real or is_at(located.file, located.generation)
 
 
 def weight(located: Located) -> int:

@@ -32,7 +32,7 @@ from ndstream.stores.hdf5.library import Fetch as FetchBox
 from ndstream.stores.hdf5.listing import is_text
 from ndstream.stores.hdf5.messages import Describe, Described, Fetch, Fetched, Locate, Located, Target
 from ndstream.stores.hdf5.owned import Owned
-from ndstream.stores.hdf5.owners import Choice, Owners, chosen, weight
+from ndstream.stores.hdf5.owners import Choice, Owners, chosen, is_current_beyond, weight
 from ndstream.stores.hdf5.pool import Pool
 from ndstream.stores.hdf5.reader import Reader
 from ndstream.stores.hdf5.recovery import LeftBehind, Standing, put_in_order, standing
@@ -348,7 +348,7 @@ class HDF5Store:
     def _known(self, found: Found, name: str, access: Access) -> Located | None:
         """Where a dataset is, if that is known and still so."""
         kept: Located | None = self._kept.get(_layout_key(found, name, access))
-        if kept is None or not _is_current(kept, found):
+        if kept is None or not is_current_beyond(kept, found.real):
             return None
         self._counters.add("cache_hits", label="locate")
         return kept
@@ -383,16 +383,6 @@ def _layout_key(found: Found, name: str, access: Access) -> Hashable:
 
 def _target(found: Found, name: str, access: Access) -> Target:
     return Target(file=found.real, generation=found.generation, name=name, hidden=access.hidden)
-
-
-def _is_current(located: Located, found: Found) -> bool:
-    """Whether the file that an external link led to is still the one that it was; the link's own is `found`."""
-    if located.file == found.real:
-        return True
-    try:
-        return generation_of(os.lstat(located.file)) == located.generation
-    except OSError:
-        return False
 
 
 async def _check(file: File, descriptor: int) -> None:
