@@ -19,12 +19,14 @@ from ndstream.core.counters import Counters
 from ndstream.core.dtypes import Reference, item_size, memory_size, readable, to_numpy
 from ndstream.core.elements import restore
 from ndstream.core.limits import KiB, Limits
-from ndstream.core.ports import ANYBODY, Access, Detail, HealthCheck, Reading
+from ndstream.core.operations import Append
+from ndstream.core.ports import ANYBODY, Access, Detail, HealthCheck, Reading, Writing
 from ndstream.core.selection import select
 from ndstream.errors import Busy, InvalidSelection, NotFound, Replaced, UnsupportedDType
 from ndstream.stores.hdf5.pool import Pool
 from ndstream.stores.hdf5.store import HDF5Store
 from ndstream.testing.arrays import collect, same
+from ndstream.testing.payloads import WRITER, payload
 from ndstream.testing.sample import counted, write_sample
 
 T = TypeVar("T")
@@ -266,6 +268,74 @@ def test_a_change_behind_an_external_link_is_seen_at_once(served: Served) -> Non
     (served.root / "target.h5").unlink()
     with pytest.raises(NotFound):
         served.read("link.h5", "/out/x", 5)
+
+
+@pytest.mark.parametrize("way", ["a symbolic link", "another link"])
+def test_a_link_that_is_led_elsewhere_on_the_way_is_followed_anew(served: Served, way: str) -> None:
+    with h5py.File(served.root / "link.h5", "w") as file:
+        file["out"] = h5py.ExternalLink("way.h5", "/out" if way == "another link" else "/")
+    for value in (1, 2):
+        write(served.root / f"{value}.h5", value)
+        if way == "another link":
+            with h5py.File(served.root / "new", "w") as file:
+                file["out"] = h5py.ExternalLink(f"{value}.h5", "/")
+        else:
+            (served.root / "new").symlink_to(f"{value}.h5")
+        (served.root / "new").rename(served.root / "way.h5")
+        for _ in range(2):
+            assert served.read("link.h5", "/out/x", 5) == value
+
+
+def test_where_a_link_leads_outright_is_asked_once(served: Served) -> None:
+    write(served.root / "target.h5", 1)
+    (served.root / "below").mkdir()
+    with h5py.File(served.root / "below" / "link.h5", "w") as file:
+        file["out"] = h5py.ExternalLink("../target.h5", "/")
+    for _ in range(3):
+        assert served.read("below/link.h5", "/out/x", 5) == 1
+    assert served.counters["worker_calls", "locate"] == 1
+
+
+def virtual_without_end(path: Path, source: str) -> None:
+    """Make a virtual dataset that is as long as its source."""
+    layout = h5py.VirtualLayout((4,), "<i4", maxshape=(None,))
+    layout[0 : h5py.h5s.UNLIMITED] = h5py.VirtualSource(source, "x", (4,), maxshape=(None,))[0 : h5py.h5s.UNLIMITED]
+    with h5py.File(path, "a") as file:
+        file.create_virtual_dataset("v", layout)
+
+
+def test_a_virtual_dataset_grows_with_its_source(served: Served) -> None:
+    with h5py.File(served.root / "source.h5", "w") as file:
+        file.create_dataset("x", data=np.arange(4, dtype="<i4"), maxshape=(None,))
+    virtual_without_end(served.root / "v.h5", "source.h5")
+    for count in (4, 6, 9):
+        with h5py.File(served.root / "source.h5", "r+") as file:
+            file["x"].resize((count,))
+            file["x"][:] = np.arange(count)
+        described = served.describe("v.h5", "/v")
+        assert isinstance(described, model.Dataset)
+        assert described.shape == (count,)
+        for _ in range(2):
+            assert served.read("v.h5", "/v").tolist() == list(range(count))
+
+
+def test_a_virtual_dataset_in_a_file_that_is_written_grows_with_its_source(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "v.h5", "w") as file:
+        file.create_dataset("x", data=np.arange(4, dtype="<i4"), maxshape=(None,))
+    virtual_without_end(tmp_path / "v.h5", ".")
+
+    async def work() -> None:
+        store = HDF5Store({"": tmp_path}, limits=LIMITS, writing=Writing(durability="flush"))
+        try:
+            await store.hold("v.h5", ANYBODY)
+            for count in (4, 5, 6):
+                for _ in range(2):
+                    assert (await collect(await store.read("v.h5", "/v", ANYBODY, None))).tolist() == list(range(count))
+                await store.apply("v.h5", WRITER, [Append(name="/x", data=payload([count], "<i4"))])
+        finally:
+            await store.aclose()
+
+    asyncio.run(work())
 
 
 def test_what_is_kept_stays_within_its_limit(tmp_path: Path) -> None:

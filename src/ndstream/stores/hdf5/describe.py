@@ -177,7 +177,6 @@ class Describer:
 
     def _beyond(self, parent: Found, name: bytes, distance: int) -> Node:
         filename, target = parent.object.links.get_val(name)
-        self._resolver.wandered = True
         try:
             found = self._resolver.follow(parent.file, filename, target)
         except NotFound:

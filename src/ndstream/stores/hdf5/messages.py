@@ -168,7 +168,8 @@ class Located(msgspec.Struct, frozen=True, kw_only=True, tag="located", dict=Tru
     """Answer to `Locate`: a brief description, the layout, and the file that it is in.
 
     `file` and `generation` differ from those of the target when an external link was followed. Above zero, `since` says
-    that the layout lists the chunks from this number on: those before are where they were.
+    that the layout lists the chunks from this number on: those before are where they were. `lasting` is False when it
+    depends on files other than these two, or on other datasets, and must not be kept.
     """
 
     dataset: Dataset
@@ -176,6 +177,7 @@ class Located(msgspec.Struct, frozen=True, kw_only=True, tag="located", dict=Tru
     file: str
     generation: str
     since: int = 0
+    lasting: bool = True
 
     @cached_property
     def itemsize(self) -> int | None:

@@ -235,7 +235,8 @@ class Owners:
             located = msgspec.structs.replace(located, generation=owned.generation_at(number))
             file = owned.file(located.generation)
         kept = _Kept(located, number, file)
-        self._kept.put((owned.path, owned.names, name, access.hidden), kept, weight(located))
+        if located.lasting:
+            self._kept.put((owned.path, owned.names, name, access.hidden), kept, weight(located))
         return kept
 
     def _watch(self, owned: Owned, name: str, access: Access, kept: _Kept) -> Watch | None:

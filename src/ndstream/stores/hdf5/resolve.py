@@ -60,11 +60,12 @@ class Resolver:
 
     Attributes
     ----------
-    wandered : bool
-        Whether an answer depended on another file than the one it began in.
+    others : set of str
+        Other files than the one it began in on which an answer depended: their real paths, and those by which links
+        name them.
     """
 
-    __slots__ = ("_cleared", "_files", "_hidden", "_link_depth", "_roots", "wandered")
+    __slots__ = ("_cleared", "_files", "_hidden", "_link_depth", "_roots", "others")
 
     def __init__(self, files: OpenFiles, roots: Roots, hidden: Iterable[str], link_depth: int) -> None:
         self._files = files
@@ -72,7 +73,7 @@ class Resolver:
         self._hidden = roots.places(hidden)
         self._link_depth = link_depth
         self._cleared: set[tuple[str, int]] = set()
-        self.wandered = False
+        self.others: set[str] = set()
 
     def find(self, file: OpenFile, name: str) -> Found:
         """Find the object with an absolute name; ``.``, ``..`` and empty components are read as in paths of files.
@@ -107,8 +108,9 @@ class Resolver:
 
     def external(self, file: OpenFile, filename: bytes, name: str) -> OpenFile:
         """Open the file that an external link in `file` names, relative to the directory of `file`."""
-        self.wandered = True
-        real = os.path.realpath(_beside(file, filename))
+        named = _beside(file, filename)
+        real = os.path.realpath(named)
+        self.others |= {os.path.normpath(named), real}
         if not self._roots.admits(real, self._hidden):
             raise _missing(name)
         try:
@@ -142,11 +144,9 @@ class Resolver:
     def _guard(self, found: Found, plist: h5p.PropDCID, above: _Chain) -> None:
         """`guard` for a dataset that is a source of those `above` it."""
         for index in range(plist.get_external_count()):
-            self.wandered = True
             self._admit_storage(found.file, plist.get_external(index)[0])
         if plist.get_layout() != h5d.VIRTUAL:
             return
-        self.wandered = True
         this = (found.file.path, found.address)
         # The library follows such a circle until its stack is full.
         if this in above:
@@ -172,6 +172,7 @@ class Resolver:
 
     def _admit_storage(self, file: OpenFile, filename: bytes) -> None:
         real = os.path.realpath(_beside(file, filename))
+        self.others.add(real)
         if not self._harmless(real):
             raise DataError("the external storage of the dataset is not in what is served")
 
@@ -198,13 +199,13 @@ class Resolver:
         DataError
             One of the places where the library would look is outside of what is served.
         """
-        self.wandered = True
         # The library tries these one after another (H5F_prefix_open_file), the last one relative to the directory of
         # the process.
         name = os.fsdecode(filename)
         first = os.path.realpath(_beside(file, filename))
         others = (_beside(file, os.fsencode(Path(name).name)), Path.cwd() / name)
         places = [first, *(os.path.realpath(other) for other in others if os.path.lexists(other))]
+        self.others.update(places)
         if not all(self._harmless(place) for place in places):
             raise DataError("a source of the virtual dataset is not in what is served")
         for place in places:

@@ -362,7 +362,8 @@ class HDF5Store:
     async def _locate(self, key: Hashable, target: Target) -> Located:
         located = await self._pool.call(Locate(target=target))
         assert isinstance(located, Located)
-        self._kept.put(key, located, weight(located))
+        if located.lasting:
+            self._kept.put(key, located, weight(located))
         return located
 
     def _fetch(self, target: Target, address: int) -> FetchBox:

@@ -110,7 +110,7 @@ class Worker:
         )
         node = describer.describe(resolver.find(file, request.target.name))
         file.check(request.target.generation)
-        return Described(node=node, lasting=not resolver.wandered)
+        return Described(node=node, lasting=not resolver.others)
 
     def _locate(self, request: Locate) -> Located:
         file, resolver = self._open(request.target)
@@ -125,7 +125,12 @@ class Worker:
         file.check(request.target.generation)
         where = found.file
         where.check(where.generation)
-        return Located(dataset=dataset, layout=layout, file=where.path, generation=where.generation, since=since)
+        # The file that a link names is looked at before each use. What is on the way to it is not, nor are the sources
+        # of a virtual dataset, of which it takes its shape.
+        lasting = resolver.others <= {where.path} and dataset.storage != "virtual"
+        return Located(
+            dataset=dataset, layout=layout, file=where.path, generation=where.generation, since=since, lasting=lasting
+        )
 
     def _layout(
         self, found: Found, dataset: Dataset, known: Known | None, tail: Tail | None = None
