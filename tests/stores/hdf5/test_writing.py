@@ -670,6 +670,35 @@ def test_a_file_that_is_replaced_is_a_new_one(tmp_path: Path) -> None:
     run(tmp_path, work)
 
 
+def test_a_change_by_somebody_else_is_told_once_to_each_who_follows(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+
+    async def work(store: HDF5Store) -> None:
+        with h5py.File(path, "w") as file:
+            file["x"] = 0
+        heard: list[list[int]] = [[], [], []]
+
+        async def follow(numbers: list[int]) -> None:
+            async for event in store.follow("a.h5", ANYBODY):
+                assert not event.complete
+                numbers.append(event.number)
+
+        following = [asyncio.create_task(follow(numbers)) for numbers in heard]
+        await asyncio.sleep(0)  # until they have looked for the first time
+        state = path.stat()
+        for number in range(1, 4):
+            # The last time it is again as it was in the beginning.
+            os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns + (number % 3) * 1_000_000_000))
+            await until(lambda number=number: all(numbers[-1:] == [number] for numbers in heard))  # type: ignore[misc]
+        for task in following:
+            task.cancel()
+        await asyncio.gather(*following, return_exceptions=True)
+        assert heard == [[1, 2, 3]] * 3
+        assert await store.commit_number("a.h5", ANYBODY) == 3
+
+    run(tmp_path, work)
+
+
 def test_a_full_disk_changes_nothing(tmp_path: Path) -> None:
     async def work(store: HDF5Store) -> None:
         await store.apply("a.h5", WRITER, [dataset("/x", np.zeros(1000, "<i4"))], create=True)

@@ -143,6 +143,7 @@ class Owned:
         self._base = ""
         self._identity: tuple[int, int] | None = None
         self._left = ""
+        self._told = ("", 0)  # a state of the file that somebody else made, and the number under which it was told
         self._touched: dict[int, int] = {}
         self._rewritten: dict[int, int] = {}
         self._all_touched = 0
@@ -184,6 +185,13 @@ class Owned:
     def has_written(self, generation: str) -> bool:
         """Whether a state of the file is what the last owner left behind."""
         return generation == self._left
+
+    def report(self, state: str) -> None:
+        """Tell those who follow that somebody else changed the file to `state`, unless they were told or we did it."""
+        told = (state, self.ledger.number)
+        if not self.active and not self.has_written(state) and told != self._told:
+            self.ledger.commit(self.ledger.number + 1, (), complete=False)
+            self._told = (state, self.ledger.number)
 
     def file(self, generation: str) -> LiveFile:
         """Open the file for reading past the HDF5 library what was located in that generation."""

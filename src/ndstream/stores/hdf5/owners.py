@@ -148,8 +148,7 @@ class Owners:
             now = _state(real)
             if now != known:
                 known = now
-                if not owned.active and not owned.has_written(now):
-                    owned.ledger.commit(owned.ledger.number + 1, (), complete=False)
+                owned.report(now)
                 continue
             try:
                 async with asyncio.timeout(_LOOK):
