@@ -37,6 +37,7 @@ from ndstream.core.ports import ANYBODY, Writing
 from ndstream.core.selection import select, to_plain
 from ndstream.errors import (
     Conflict,
+    DataError,
     FileInUse,
     Forbidden,
     InvalidRequest,
@@ -752,6 +753,29 @@ def test_what_is_in_other_files_is_not_written(tmp_path: Path) -> None:
                 await store.apply("a.h5", WRITER, [operation])
         with pytest.raises(UnsupportedFilter):
             await store.apply("a.h5", WRITER, [dataset("/z", [1], filters=(Filter(id=399, name="none"),))])
+
+    run(tmp_path, work)
+
+
+@pytest.mark.parametrize("namesake", [True, False])
+def test_sources_in_other_files_are_not_mistaken_for_what_is_in_the_file_that_is_written(
+    tmp_path: Path, namesake: bool
+) -> None:
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["x"] = np.arange(3, dtype="<i4")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        if namesake:
+            file["x"] = np.full(3, 77, "<i4")
+        layout = h5py.VirtualLayout((3,), "<i4")
+        layout[:] = h5py.VirtualSource("b.h5", "x", (3,))
+        file.create_virtual_dataset("virtual", layout, fillvalue=-1)
+
+    async def work(store: HDF5Store) -> None:
+        await store.hold("a.h5", ANYBODY)
+        with pytest.raises(DataError, match="another file"):
+            await store.read("a.h5", "/virtual", ANYBODY, None)
+        await store.release("a.h5", ANYBODY)
+        assert (await collect(await store.read("a.h5", "/virtual", ANYBODY, None))).tolist() == [0, 1, 2]
 
     run(tmp_path, work)
 

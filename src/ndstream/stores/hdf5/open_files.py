@@ -35,7 +35,11 @@ class OpenFile:
         Path of every object by its address, once somebody has needed it (`ndstream.stores.hdf5.references`).
     live : bool
         Whether another program writes it in SWMR mode: then it may be read while it grows, by the library alone.
+    reaches : bool
+        Whether the library opens the sources of its virtual datasets in other files as what they are.
     """
+
+    reaches = True
 
     __slots__ = ("_datasets", "descriptor", "generation", "id", "live", "number", "path", "paths", "size")
 

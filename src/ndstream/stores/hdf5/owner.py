@@ -80,6 +80,9 @@ class Note(msgspec.Struct, frozen=True, array_like=True):
 class OwnedFile(OpenFile):
     """The file that is written, as the answers to questions see it: always what it is now."""
 
+    # The library reads it through the journal, and would find the same bytes in any other file that it opened from it.
+    reaches = False
+
     def __init__(self, path: str, file: h5py.File, generation: str) -> None:
         self.path = path
         self.number = number_of(path)

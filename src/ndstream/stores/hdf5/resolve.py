@@ -197,12 +197,14 @@ class Resolver:
         Raises
         ------
         DataError
-            One of the places where the library would look is outside of what is served.
+            One of the places where the library would look is outside of what is served, or it would not look there.
         """
         # The library tries these one after another (H5F_prefix_open_file), the last one relative to the directory of
         # the process.
         name = os.fsdecode(filename)
         first = os.path.realpath(_beside(file, filename))
+        if not file.reaches and first != file.path:
+            raise DataError("a source of the virtual dataset is in another file: not to be read while this is written")
         others = (_beside(file, os.fsencode(Path(name).name)), Path.cwd() / name)
         places = [first, *(os.path.realpath(other) for other in others if os.path.lexists(other))]
         self.others.update(places)
