@@ -440,6 +440,27 @@ def test_a_stalled_reader_does_not_stop_others(gzipped: tuple[Path, NDArray[np.f
     _run(Limits(piece=64_000, request_memory=300_000, buffers=400_000), work)
 
 
+@pytest.mark.parametrize("name", ["x", "y"])
+def test_however_many_readers_stall_others_go_on(
+    gzipped: tuple[Path, NDArray[np.float32]], locate: Locate, name: str
+) -> None:
+    path, values = gzipped
+    located = locate(path, name)
+    limits = Limits(piece=64_000, request_memory=300_000, buffers=400_000)
+
+    async def work(reader: Reader) -> None:
+        stalled = [await reader.open(located, everything(values.shape), _no_fetch) for _ in range(20)]
+        async with asyncio.timeout(60):
+            for one in stalled:
+                await anext(one.buffers())
+            assert reader.budget.used <= limits.buffers // 2
+            assert await _read(reader, located, everything(values.shape)) == values.tobytes()
+        for one in stalled:
+            await one.aclose()
+
+    _run(limits, work)
+
+
 def _library(dtype: Any, shape: tuple[int, ...], chunks: tuple[int, ...] | None = None) -> Located:
     dataset = Dataset(dtype=dtype, shape=shape, maxshape=shape, attributes={})
     return Located(dataset=dataset, layout=Library(reason="test", chunks=chunks), file="", generation="")

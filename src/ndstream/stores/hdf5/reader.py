@@ -21,7 +21,7 @@ from ndstream.core.limits import Limits
 from ndstream.core.ports import Reading
 from ndstream.core.selection import Selection
 from ndstream.errors import Replaced, TooLarge, UnsupportedDType
-from ndstream.stores.hdf5.budget import Budget
+from ndstream.stores.budget import Budget
 from ndstream.stores.hdf5.cache import ByteCache
 from ndstream.stores.hdf5.chunks import ChunkCache, Chunks
 from ndstream.stores.hdf5.descriptors import Descriptors, OpenFile

@@ -18,7 +18,7 @@ from ndstream.core.limits import Limits
 from ndstream.core.ports import Lent
 from ndstream.core.selection import Selection
 from ndstream.errors import UnsupportedDType
-from ndstream.stores.hdf5.budget import Budget
+from ndstream.stores.budget import Budget
 from ndstream.stores.hdf5.descriptors import OpenFile
 from ndstream.stores.hdf5.gate import Watch
 from ndstream.stores.hdf5.layout import Library
@@ -92,8 +92,8 @@ class _Pending:
         self._give_back(self._work.scratch)
         return self._out.data
 
-    def sent(self) -> None:
-        """Count its memory as free."""
+    def made_over(self) -> None:
+        """Count its memory as that of whoever receives it."""
         self._give_back(self.held)
 
     def abandon(self) -> None:
@@ -101,10 +101,10 @@ class _Pending:
         self._work.stop()
         running = [future for future in self._futures if not future.cancel()]
         if all(future.done() for future in running):
-            self.sent()
+            self.made_over()
             return
         ended = asyncio.gather(*map(asyncio.wrap_future, running), return_exceptions=True)
-        ended.add_done_callback(lambda _: self.sent())
+        ended.add_done_callback(lambda _: self.made_over())
 
     def _give_back(self, nbytes: int) -> None:
         self.held -= nbytes
@@ -125,12 +125,12 @@ class _Made:
         """Give it."""
         return self._piece
 
-    def sent(self) -> None:
-        """Count its memory as free."""
+    def made_over(self) -> None:
+        """Count its memory as that of whoever receives it."""
         self._budget.give_back(self.held)
         self.held = 0
 
-    abandon = sent
+    abandon = made_over
 
 
 class PieceReading:
@@ -179,6 +179,8 @@ class PieceReading:
     def buffers(self) -> AsyncIterator[memoryview]:
         """Elements as bytes in C order, in pieces of about `Limits.piece`, some pieces being read ahead.
 
+        A piece that was given is no longer counted as memory of the reading.
+
         Raises
         ------
         Replaced
@@ -200,12 +202,13 @@ class PieceReading:
                 # for the pieces lent before as well: the kernel has them by now.
                 self._file.check()
                 self._left -= len(whole)
+                # It is the receiver's now, whose peer may take its time: the budget is for what is being made.
+                self._pending.popleft().made_over()
                 for start in range(0, len(whole), most):
                     yield whole[start : start + most]
                     if self._closed:
                         return
                 del whole
-                self._pending.popleft().sent()
         finally:
             await self.aclose()
 
@@ -349,9 +352,11 @@ class LibraryReading:
             cost = piece.block.count * self._itemsize + self._means.limits.piece
             await self._means.budget.take(cost)
             try:
-                yield (await self._boxes.bytes_of(piece.block, self._means.pool)).data
+                made = await self._boxes.bytes_of(piece.block, self._means.pool)
             finally:
                 self._means.budget.give_back(cost)
+            yield made.data
+            del made
 
     async def elements(self) -> AsyncIterator[list[Any]]:
         """Elements of variable length in C order, in lists."""

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from ndstream.stores.hdf5.budget import Budget
+from ndstream.stores.budget import Budget
 
 
 def _run(work: Callable[[], Awaitable[None]]) -> None:

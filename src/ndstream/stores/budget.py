@@ -1,4 +1,4 @@
-"""How much memory all readings together may hold."""
+"""Memory that many share, given out in turn."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections import deque
 class Budget:
     """Bytes that are shared out, first come, first served.
 
-    A reading asks with `take` for the one piece without which it cannot go on, and waits its turn. What it would like
-    to read ahead it asks for with `spare`, which never waits and leaves half of everything to those who come later:
-    readers that stall cannot hold so much that nobody else gets a first piece.
+    Who cannot go on without asks with `take`, and waits for its turn. What is read ahead is asked for with `spare`,
+    which never waits and leaves half of everything to those who come later: readers that stall cannot hold so much that
+    nobody else gets a first piece.
 
     Not safe for several threads: it belongs to the event loop.
 
@@ -32,6 +32,11 @@ class Budget:
     def used(self) -> int:
         """Bytes given out now."""
         return self._used
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody waits."""
+        return bool(self._waiting)
 
     def spare(self, nbytes: int) -> bool:
         """Take `nbytes` for reading ahead, if nobody waits and no more than half is given out then."""
