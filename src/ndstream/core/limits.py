@@ -39,7 +39,7 @@ class Limits:
     # -- memory of the server --
     piece: Bytes = 8 * MiB  #: bytes that are read, decoded and sent in one go
     request_memory: Bytes = 48 * MiB  #: bytes one request may hold at a time, however much it reads
-    buffers: Bytes = 128 * MiB  #: bytes all requests together may hold at a time; others wait
+    buffers: Bytes = 128 * MiB  #: bytes of data that are made at a time, for all requests together; others wait
     spool: Bytes = 8 * GiB  #: bytes of temporary file one request may use to put decoded chunks in order
     chunk_cache: Bytes = 32 * MiB  #: decoded chunks kept for small reads
     layout_cache: Bytes = 64 * MiB  #: chunk indexes and descriptions kept
@@ -70,6 +70,7 @@ class Limits:
     connections: int = 256  #: connections of one protocol over TCP; more are refused
     frame: Bytes = 256 * MiB  #: longest frame of a protocol over TCP, in each direction
     frames: Bytes = 1 * GiB  #: frames that arrive, of all connections together; beyond it only the oldest is read on
+    replies: Bytes = 1 * GiB  #: replies that peers have not taken, of all connections together; others wait
     in_flight: int = 64  #: requests of one connection that are under way; more are not read
     follows: int = 8  #: streams of events that one connection may have at a time
     frame_timeout: Seconds = 60.0  #: seconds in which a frame that has begun must go on, and at a fair rate

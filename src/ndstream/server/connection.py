@@ -10,10 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import sys
 from collections.abc import Callable
-from fcntl import ioctl
-from termios import TIOCOUTQ
 from typing import Any, ClassVar, Self
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -21,6 +18,7 @@ from uvloop.loop import TCPTransport  # type: ignore[attr-defined] # its stubs d
 
 from ndstream.core.limits import DEFAULT_LIMITS, SLOWEST, Limits
 from ndstream.core.ports import Scope
+from ndstream.transports.tcp import untaken
 
 _KEY = "ndstream.connection"
 _FRAMING = 16
@@ -190,7 +188,7 @@ class Connection(HttpToolsProtocol):
     def check(self, now: float) -> None:
         """Cut the connection when its peer is too slow; `now` is that of the event loop, called about every second."""
         elapsed, self._checked = now - (self._checked or now), now
-        unsent = self._measure_unsent()
+        unsent = untaken(self.transport)
         if unsent != self._unsent or not unsent:
             self._unsent, self._unsent_since = unsent, now
         elif now - self._unsent_since > self.limits.send_timeout:
@@ -282,20 +280,6 @@ class Connection(HttpToolsProtocol):
         """Note that the peer took something."""
         self._unsent = -1
         super().resume_writing()
-
-    def _measure_unsent(self) -> int:
-        """Bytes of an answer that the peer did not acknowledge; 0 when none waits in this process."""
-        waiting = self.transport.get_write_buffer_size()
-        if not waiting:
-            return 0
-        # The kernel holds megabytes of its own, and takes more from us in steps that a slow peer needs minutes for.
-        descriptor = self.transport.get_extra_info("socket").fileno()
-        try:
-            queued = ioctl(descriptor, TIOCOUTQ, bytes(4))
-        except OSError:
-            # The connection was lost in this very moment.
-            return waiting
-        return waiting + int.from_bytes(queued, sys.byteorder)
 
     def _refuse_head(self) -> None:
         if self.cycle is None or self.cycle.response_complete:

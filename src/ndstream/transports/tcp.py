@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from collections.abc import Callable, Sequence
+from fcntl import ioctl
+from termios import TIOCOUTQ
 
 from ndstream.core.limits import KiB
 from ndstream.wire.framing import HEAD, Buffer, Frames, frame_head
@@ -128,6 +131,13 @@ class Link(asyncio.BufferedProtocol):
         while self.unsent and not self.closed:
             await self._news()
 
+    def when_drained(self, call: Callable[[], object]) -> None:
+        """Call when there is room for more to send, or the connection is gone: now, or later in the event loop."""
+        if self.unsent and not self.closed:
+            self._news().add_done_callback(lambda _: call())
+        else:
+            call()
+
     async def gone(self) -> None:
         """Wait until the connection is closed."""
         while not self.closed:
@@ -162,6 +172,11 @@ class Link(asyncio.BufferedProtocol):
         if not self.closed:
             self.transport.abort()
 
+    @property
+    def untaken(self) -> int:
+        """Bytes that the peer did not acknowledge; 0 when none waits in this process."""
+        return 0 if self.closed else untaken(self.transport)
+
     def _news(self) -> asyncio.Future[None]:
         """Done when the peer takes more, or the connection is gone."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -173,3 +188,17 @@ class Link(asyncio.BufferedProtocol):
         for future in waiting:
             if not future.done():
                 future.set_result(None)
+
+
+def untaken(transport: asyncio.WriteTransport) -> int:
+    """Bytes that the peer of a transport did not acknowledge; 0 when none waits in this process."""
+    waiting = transport.get_write_buffer_size()
+    if not waiting:
+        return 0
+    # The kernel holds megabytes of its own, and takes more from us in steps that a slow peer needs minutes for.
+    try:
+        queued = ioctl(transport.get_extra_info("socket").fileno(), TIOCOUTQ, bytes(4))
+    except OSError:
+        # The connection was lost in this very moment.
+        return waiting
+    return waiting + int.from_bytes(queued, sys.byteorder)

@@ -6,14 +6,16 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import numpy as np
 import uvloop
 
 from ndstream.core.limits import Limits
-from ndstream.core.ports import Access, Exposure, Service
+from ndstream.core.ports import Access, Exposure, Reading, Service
 from ndstream.protocols.rpc.connection import Connection
 from ndstream.protocols.rpc.serve import Connections
 from ndstream.stores.memory import Array, Group, MemoryStore
@@ -35,13 +37,55 @@ class Everybody:
         return self.anonymous(address)
 
 
+class Watched:
+    """A reading that notes what it gives."""
+
+    def __init__(self, reading: Reading, given: list[weakref.ref[Any]], gate: asyncio.Event) -> None:
+        self._reading = reading
+        self._given = given
+        self._gate = gate
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reading, name)
+
+    async def buffers(self) -> AsyncIterator[memoryview]:
+        async for buffer in self._reading.buffers():
+            piece = np.frombuffer(bytearray(buffer), np.uint8)
+            self._given.append(weakref.ref(piece))
+            await self._gate.wait()
+            view = piece.data
+            del piece
+            yield view
+            del view
+
+
 class GatedStore(MemoryStore):
-    """Carries out nothing while its gate is closed."""
+    """Carries out nothing while its gate is closed.
+
+    Attributes
+    ----------
+    pieces : Event
+        Cleared, no piece of a dataset is given.
+    given : list of weakref
+        The pieces that were read of datasets that are not small.
+    """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.gate = asyncio.Event()
         self.gate.set()
+        self.pieces = asyncio.Event()
+        self.pieces.set()
+        self.given: list[weakref.ref[Any]] = []
+
+    async def read(self, *arguments: Any) -> Any:
+        reading = await super().read(*arguments)
+        return reading if reading.nbytes is None or reading.ready else Watched(reading, self.given, self.pieces)
+
+    @property
+    def alive(self) -> int:
+        """Number of pieces that somebody still has."""
+        return sum([piece() is not None for piece in self.given])
 
     async def apply(self, *arguments: Any, **options: Any) -> Any:
         await self.gate.wait()
@@ -97,6 +141,7 @@ def hosted(members: dict[str, Array] | None = None, **limits: Any) -> Iterator[H
 
     async def stop(host: Hosted, server: asyncio.AbstractServer) -> None:
         host.store.gate.set()
+        host.store.pieces.set()
         server.close()
         await host.app.drain(_PATIENCE)
         await loop.shutdown_default_executor()

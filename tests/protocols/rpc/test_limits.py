@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from contextlib import ExitStack
 from typing import Any
 
@@ -72,6 +73,70 @@ def test_who_does_not_read_is_not_read_either() -> None:
         # One reply is on its way, none is made meanwhile.
         assert host.call(greedy.link.transport.get_write_buffer_size) < 2 * ZEROS.nbytes
         assert sorted(peer.reply()["id"] for _ in range(40)) == list(range(40))
+
+
+def test_what_is_not_taken_of_streams_is_not_read() -> None:
+    with hosted({"x": Array(ZEROS)}, piece=4 * MiB) as host, Peer(host.port) as peer, Peer(host.port) as other:
+        peer.hello()
+        (greedy,) = [one for one in host.connections if one._session is not None]
+        for number in range(20):
+            peer.send(packed(command="read", path="/x", stream=True, id=number))
+        host.until(lambda: greedy.link.unsent and len(greedy._open) == 20)
+        assert other.ask(command="get_config")["status"] == "success"
+        # What the kernel takes without being read is less than two pieces more.
+        assert host.call(lambda: host.store.alive) <= 2
+        assert len(host.store.given) < 5
+        ends = 0
+        while ends < 20:
+            ends += "status" in peer.reply()
+        host.until(lambda: not host.app.replies.used and not host.store.alive)
+
+
+def test_replies_have_a_limit_together_and_who_blocks_others_is_cut() -> None:
+    with (
+        hosted({"x": Array(ZEROS), "y": Array(ROWS)}, replies=10 * MiB) as host,
+        Peer(host.port) as slow,
+        Peer(host.port) as other,
+    ):
+        slow.send(packed(command="read", path="/x"))
+        host.until(lambda: any(one.link.unsent for one in host.connections))
+        host.check()
+        host.check(later=100)
+        assert len(host.connections) == 2
+        other.send(packed(command="read", path="/y"))
+        host.until(lambda: host.app.replies.wanted)
+        assert len(host.store.given) == len(range(0, ZEROS.nbytes, 8 * MiB))
+        with Peer(host.port) as third:
+            assert third.ask(command="get_config")["status"] == "success"
+        host.check(later=100)
+        np.testing.assert_array_equal(other.reply()["data"], ROWS)
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_nothing_is_left_of_connections_that_are_gone(made: bool) -> None:
+    """Not even what only a garbage collection would find, be it on its way or still in the making."""
+    gc.collect()
+    gc.disable()
+    try:
+        with hosted({"x": Array(ZEROS)}, piece=64 * KiB, frame=16 * MiB) as host:
+            if not made:
+                host.call(host.store.pieces.clear)
+            with ExitStack() as peers:
+                for number in range(8):
+                    peer = peers.enter_context(Peer(host.port))
+                    if number % 2:
+                        peer.hello()
+                        peer.send(packed(command="read", path="/x", stream=True, id=1))
+                        peer.send(packed(command="read", path="/x", stream=True, id=2))
+                    else:
+                        peer.send(packed(command="read", path="/x"))
+                if made:
+                    host.until(lambda: sum([one.link.unsent for one in host.connections]) == 8)
+                host.until(lambda: host.store.alive >= 8)
+            host.until(lambda: not host.connections and not host.store.alive)
+            assert host.app.replies.used == 0
+    finally:
+        gc.enable()
 
 
 def test_frames_that_are_worked_on_count_too() -> None:

@@ -7,6 +7,7 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,7 +30,8 @@ from ndstream.protocols.rpc import messages as m
 from ndstream.protocols.rpc.codes import Refused, failure_of
 from ndstream.protocols.rpc.operations import arguments_of
 from ndstream.protocols.rpc.order import Running, running
-from ndstream.protocols.rpc.service import Bulk, Caller, Fields, Parts
+from ndstream.protocols.rpc.outgoing import Outgoing
+from ndstream.protocols.rpc.service import Bulk, Caller, Events, Fields, Parts
 from ndstream.protocols.rpc.session import Session, agree, config_fields, read_hello, welcome
 from ndstream.transports.tcp import Link
 from ndstream.wire.framing import Buffer, Fault
@@ -48,6 +50,9 @@ _BULKY = 1 * MiB
 _LINGER = 1.0
 """Seconds in which a peer that is cut off may still take the reason."""
 
+_PRESSED = 10.0
+"""Seconds in which a peer must take something of its replies when others wait for the memory of these."""
+
 log = logging.getLogger("ndstream.rpc")
 
 
@@ -62,6 +67,7 @@ class Connection:
 
     def __init__(self, app: Connections) -> None:
         self.link = Link(app.limits.frame, self._on_frames, self._on_end, self._on_begin)
+        self._outgoing = Outgoing(self.link, app.replies)
         self._app = app
         self._limits = app.limits
         self._session: Session | None = None
@@ -74,7 +80,6 @@ class Connection:
         self._reader: asyncio.Task[None] | None = None
         self._open: dict[m.Ident | Running, Running] = {}
         self._room = asyncio.Event()
-        self._turn = asyncio.Lock()
         self._held = False
         self._over = False
         self._faulty = False
@@ -142,10 +147,13 @@ class Connection:
         elif now - since > self._limits.frame_timeout + (frames.total - total) / SLOWEST:
             self._cut("sent a frame too slowly")
         waiting, since = self._unsent
-        size = 0 if self.link.closed else self.link.transport.get_write_buffer_size()
+        size = self.link.untaken
+        patience = self._limits.send_timeout
+        if self._outgoing.blocks:
+            patience = min(patience, _PRESSED)
         if not size or size != waiting:
             self._unsent = (size, now)
-        elif now - since > self._limits.send_timeout:
+        elif now - since > patience:
             self._cut("took nothing of its replies")
 
     def _cut(self, what: str) -> None:
@@ -320,9 +328,12 @@ class Connection:
                 await self._send(answer, request)
             elif isinstance(answer, Bulk):
                 await self._send_bulk(answer, request)
+            elif isinstance(answer, Parts):
+                one.streams = True
+                await self._send_parts(answer, request)
             else:
                 one.streams = True
-                await self._stream(answer, request)
+                await self._send_events(answer, request)
         except (NDStreamError, Refused) as error:
             self._refuse(error, request.ident, request.form)
         except asyncio.CancelledError:
@@ -337,12 +348,14 @@ class Connection:
     def _finish(self, one: Running, key: m.Ident | Running) -> None:
         if not one.done.done():
             del self._open[key]
+            # What ended a task keeps the frames of the task, and they this: its data would wait for a collection.
+            one.task = None
             self._whole -= one.nbytes
             one.done.set_result(None)
             self._room.set()
             self._weigh()
 
-    async def _answer(self, request: m.Request, one: Running, *, heavy: bool) -> Fields | Bulk | Parts:
+    async def _answer(self, request: m.Request, one: Running, *, heavy: bool) -> Fields | Bulk | Parts | Events:
         command, caller, session = request.command, self._caller, self._session
         self._app.counters.add("rpc_requests", label=command if command in m.COMMANDS else "unknown")
         self._check(request)
@@ -437,28 +450,35 @@ class Connection:
         return payload
 
     async def _send_bulk(self, bulk: Bulk, request: m.Request) -> None:
-        """Make a reply that is large, one of a connection at a time."""
+        """Make a reply that is large when there is room for it, and send it."""
         try:
-            async with self._turn:
-                await self.link.drained()
+            async with self._outgoing.room(bulk.nbytes):
                 await self._send(await bulk.make(), request)
         finally:
             await bulk.aclose()
 
-    async def _stream(self, parts: Parts, request: m.Request) -> None:
-        """Send a reply of several frames: all but the last say that more follow."""
-        late: Fields | None = None
-        try:
-            async for fields in parts:
-                if late is not None:
-                    await self._send(late, request, more=True)
-                late = fields
-                if "event" in fields:
-                    await self._send(late, request, more=True)
-                    late = None
-            await self._send(late or {"status": "success"}, request)
-        finally:
-            await parts.aclose()
+    async def _send_parts(self, parts: Parts, request: m.Request) -> None:
+        """Send a reply of several frames; what comes next is read when the peer has taken what was read before."""
+        more = True
+        async with aclosing(parts.frames):
+            while more:
+                async with self._outgoing.room(parts.nbytes):
+                    frames = await anext(parts.frames)
+                    while frames:
+                        more = await self._send_part(frames.pop(0), request)
+
+    async def _send_part(self, fields: Fields, request: m.Request) -> bool:
+        """Send a frame of a streamed reply; False when it is the last one."""
+        more = "status" not in fields
+        await self._send(fields, request, more=more)
+        return more
+
+    async def _send_events(self, events: Events, request: m.Request) -> None:
+        """Send a reply of a frame for each event."""
+        async with aclosing(events):
+            async for fields in events:
+                await self._send(fields, request, more=True)
+        await self._send({"status": "success"}, request)
 
     def _refuse(
         self, error: NDStreamError | Refused, ident: m.Ident | None, form: m.Form, *, typed: bool = False

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
+from itertools import accumulate
 from math import prod
 from typing import Any
 
@@ -95,36 +97,50 @@ class Data:
             return await asyncio.to_thread(self._presentation.of_elements, elements, shape)
         return self._presentation.of_elements(elements, shape)
 
-    async def parts(self, piece: int) -> AsyncGenerator[dict[str, Any], None]:
-        """Fields of the frames of a stream: pieces of about `piece` bytes, flat, each with where it starts."""
+    async def parts(self, piece: int) -> AsyncGenerator[list[dict[str, Any]], None]:
+        """Fields of the frames of a stream: of about `piece` bytes, flat, each with where it starts.
+
+        Those in one list were read together. Nothing but the list has them, so that they end with it.
+        """
         start = 0
         try:
-            async for array in self._pieces(piece):
-                more = {} if start else {"shape": list(self.shape)}
-                yield {**more, "start": start, "data": array}
-                start += len(array)
+            async with aclosing(self._pieces(piece)) as pieces:
+                async for arrays in pieces:
+                    frames = [self._frame(array, at) for array, at in _placed(arrays, start)]
+                    start += sum(map(len, arrays))
+                    del arrays
+                    yield frames
+                    del frames
         finally:
             await self.aclose()
-        yield {"status": "success", "shape": list(self.shape), "start": start}
+        yield [{"status": "success", "shape": list(self.shape), "start": start}]
 
-    async def _pieces(self, piece: int) -> AsyncIterator[NDArray[Any]]:
+    def _frame(self, array: NDArray[Any], start: int) -> dict[str, Any]:
+        more = {} if start else {"shape": list(self.shape)}
+        return {**more, "start": start, "data": array}
+
+    async def _pieces(self, piece: int) -> AsyncGenerator[list[NDArray[Any]], None]:
         for reading in self._readings:
             if reading.nbytes is None:
                 async for elements in reading.elements():
-                    for some in _light(elements, piece // 2):
-                        yield await self._of_elements(some, (len(some),))
+                    yield [await self._of_elements(some, (len(some),)) for some in _light(elements, piece // 2)]
                 continue
             itemsize = memory_size(reading.dtype)
             step = max(1, piece // itemsize) * itemsize
             async for buffer in reading.buffers():
-                for at in range(0, len(buffer), step):
-                    part = buffer[at : at + step]
-                    yield self._presentation.of_bytes(part, (len(part) // itemsize,))
+                parts = [buffer[at : at + step] for at in range(0, len(buffer), step)]
+                yield [self._presentation.of_bytes(part, (len(part) // itemsize,)) for part in parts]
+                del buffer, parts
 
     async def aclose(self) -> None:
         """Give back what is held; safe to call more than once."""
         for reading in self._readings:
             await reading.aclose()
+
+
+def _placed(arrays: list[NDArray[Any]], start: int) -> Iterator[tuple[NDArray[Any], int]]:
+    """Each array with where it starts, when the first one starts at `start`."""
+    return zip(arrays, accumulate(map(len, arrays), initial=start), strict=False)
 
 
 def _light(elements: list[Any], most: int) -> Iterator[list[Any]]:

@@ -8,6 +8,7 @@ from ndstream.core.ports import Exposure, Service
 from ndstream.protocols.rpc.connection import Connection
 from ndstream.protocols.rpc.intake import Intake
 from ndstream.protocols.rpc.service import Commands
+from ndstream.stores.budget import Budget
 
 
 class Connections:
@@ -19,6 +20,7 @@ class Connections:
         self.admission = exposure.admission
         self.commands = Commands(service, exposure.path)
         self.intake = Intake(service.limits.frames)
+        self.replies = Budget(service.limits.replies)
         self.closing = False
         self._open: set[Connection] = set()
         self._left = asyncio.Event()

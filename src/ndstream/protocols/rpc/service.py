@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ndstream.core import model
 from ndstream.core import operations as ops
 from ndstream.core.dtypes import memory_size
+from ndstream.core.limits import KiB
 from ndstream.core.operations import Committed, Operation, Payload
 from ndstream.core.ports import Access, Prompt, Service, Store, WritableStore
 from ndstream.core.selection import Selection, to_plain
@@ -44,18 +45,32 @@ from ndstream.wire.framing import Buffer
 T = TypeVar("T")
 
 Fields: TypeAlias = dict[str, Any]
-Parts: TypeAlias = AsyncGenerator[Fields, None]
-"""Fields of the frames of a streamed reply; all but the last one say that more follow."""
+Events: TypeAlias = AsyncGenerator[Fields, None]
+"""Fields of the frames of a streamed reply that has no end of its own; they say that more follow."""
 
 _ATTEMPTS = 64
+_SMALL = 64 * KiB
+"""Bytes of data of a reply that is made at once, whatever others hold."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bulk:
-    """A reply that takes much memory, which is made when it can be sent; `aclose` in any case."""
+    """A reply that takes `nbytes` of memory, which is made when it can be sent; `aclose` in any case."""
 
+    nbytes: int
     make: Callable[[], Awaitable[Fields]]
     aclose: Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A streamed reply: fields of its frames, those in one list take `nbytes` together; close `frames` in any case.
+
+    All but the last frame, which has the status, say that more follow.
+    """
+
+    nbytes: int
+    frames: AsyncGenerator[list[Fields], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,19 +139,19 @@ class Commands:
         """Whether the caller may write."""
         return self._writing is not None and access.writes(self._path)
 
-    async def answer(self, name: str, arguments: m.Command, caller: Caller) -> Fields | Bulk | Parts:
+    async def answer(self, name: str, arguments: m.Command, caller: Caller) -> Fields | Bulk | Parts | Events:
         """Carry out a command.
 
         Returns
         -------
-        dict, Bulk, or async generator of dict
+        dict, Bulk, Parts, or async generator of dict
             Fields of the reply, what makes them, or those of its frames.
 
         Raises
         ------
         NDStreamError, Refused
         """
-        found: Fields | Bulk | Parts = await self._answers[name](arguments, caller)
+        found: Fields | Bulk | Parts | Events = await self._answers[name](arguments, caller)
         return found
 
     async def _done(self, command: m.Nothing | m.Flush, caller: Caller) -> Fields:
@@ -158,7 +173,9 @@ class Commands:
             raise error
         piece = _piece(caller)
         if command.stream and caller.streams and data.shape and (data.nbytes > piece or not data.fixed):
-            return data.parts(piece)
+            # That is how much a store reads at a time: elements of any length take all that a request may hold.
+            most = self._limits.request_memory
+            return Parts(min(data.nbytes, most // 2) if data.fixed else most, data.parts(piece))
         if data.nbytes > most:
             await data.aclose()
             raise Refused(
@@ -166,8 +183,8 @@ class Commands:
                 nbytes=data.nbytes,
                 limit=most,
             )
-        if data.nbytes > m.PIECE:
-            return Bulk(lambda: self._whole(command, data, caller), data.aclose)
+        if data.nbytes > _SMALL:
+            return Bulk(data.nbytes, lambda: self._whole(command, data, caller), data.aclose)
         return await self._whole(command, data, caller)
 
     def read_at_hand(self, read: m.PlainRead, caller: Caller) -> list[Buffer] | Fields | None:
@@ -439,7 +456,7 @@ class Commands:
             return [await self._region(o.check_name(arguments.path), arguments, caller)]
         return await self._aside(caller, o.batched, name, arguments)
 
-    async def _follow(self, command: m.Follow, caller: Caller) -> Parts:
+    async def _follow(self, command: m.Follow, caller: Caller) -> Events:
         if self._writing is None or not caller.streams:
             raise InvalidRequest("events come as a stream, and from a file that is served for writing")
         await self._writing.commit_number(self._path, caller.access)
@@ -452,7 +469,7 @@ class Commands:
         return node.shape
 
 
-async def _events(store: WritableStore, path: str, access: Access, since: int | None) -> Parts:
+async def _events(store: WritableStore, path: str, access: Access, since: int | None) -> Events:
     async for event in store.follow(path, access, since=since):
         yield {"event": msgspec.to_builtins(event)}
 
