@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ndstream.cli.main import COMMANDS
+from ndstream.testing.server import LocalServer
 
 
 def ndstream(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -69,6 +71,15 @@ def test_a_failure_is_one_line_and_ends_with_1() -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("ndstream: 'ftp://host/a' is neither")
     assert done.stderr.count("\n") == 1
+
+
+def test_only_arguments_that_are_needed_are_asked_for_by_the_help(tmp_path: Path) -> None:
+    (tmp_path / "here.toml").write_text('[roots]\ndata = "."\n')
+    environment = os.environ | {"NDSTREAM_CONFIG": str(tmp_path / "here.toml")}
+    with LocalServer("--port", "0", environment=environment) as server:
+        assert ndstream("ls", server.url).stdout == "data/\n"
+    assert ndstream("serve").stderr.startswith("ndstream: nothing to serve")
+    assert ndstream("ls").stderr.startswith("Usage: ndstream ls")
 
 
 def test_a_server_that_is_not_there_is_told() -> None:

@@ -104,7 +104,9 @@ def _load(name: str) -> Any:
     else:
         parent.command(name)(found)
     command = typer.main.get_group(parent).commands[name]
-    command.no_args_is_help |= any(parameter.param_type_name == "argument" for parameter in command.params)
+    command.no_args_is_help |= any(
+        parameter.param_type_name == "argument" and parameter.required for parameter in command.params
+    )
     return command
 
 
