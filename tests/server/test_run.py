@@ -139,7 +139,7 @@ def test_a_store_that_does_not_start_ends_the_server(start: Start, caplog: pytes
         async def start(self) -> None:
             raise Busy("no room for workers")
 
-    with pytest.raises(ServiceError, match="did not start"):
+    with pytest.raises(ServiceError, match="the store does not start: no room for workers"):
         start(store=Broken({}))
     assert "the store does not start: no room for workers" in caplog.text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +11,8 @@ import typer
 
 from ndstream.cli.extra import needs
 from ndstream.errors import ConfigError
+
+_MADE = (".h5", ".hdf5")
 
 
 def serve(
@@ -49,12 +52,14 @@ def serve(
 
     One directory: its content is the root. Several paths, or a file: each under its own name; NAME=PATH gives another.
     """
-    from ndstream.config import load, roots_of
+    from ndstream.config import FILE_VARIABLE, load, roots_of
 
     with needs("server", "ndstream serve"):
         from ndstream.server.run import serve as run
 
-    if writable and rpc_port is not None and len(paths or []) == 1 and paths:
+    if rpc_file is not None and rpc_port is None and config is None and not os.environ.get(FILE_VARIABLE):
+        raise typer.BadParameter("goes with --rpc-port", param_hint="--rpc-file")
+    if writable and rpc_port is not None and paths and len(paths) == 1:
         _make_missing(Path(paths[0].partition("=")[2] or paths[0]).expanduser())
     given: dict[str, dict[str, Any]] = {
         "server": {"host": host, "port": port, "log_level": log_level, "access_log": access_log or None},
@@ -66,6 +71,8 @@ def serve(
     settings = load(config, overrides=given)
     if not settings.roots:
         raise ConfigError("nothing to serve: name a directory or a file, or [roots] in a configuration file")
+    if writable and settings.streams["rpc"].port is not None and settings.streams["rpc"].file:
+        _make_missing(_place(settings.streams["rpc"].file.strip("/"), settings.roots))
     run(settings, _announce)
 
 
@@ -75,9 +82,25 @@ def _announce(url: str, streams: Mapping[str, str]) -> None:
     typer.echo(f"ndstream: serving at {url}")
 
 
-def _make_missing(path: Path) -> None:
-    """Make the file that is to be written, if its name promises HDF5 and nothing is there."""
-    if path.suffix in (".h5", ".hdf5") and not path.exists():
-        from ndstream.stores.hdf5.blank import make_blank
+def _place(path: str, roots: Mapping[str, Path]) -> Path:
+    """Where on this machine a virtual path is."""
+    name, _, rest = path.partition("/")
+    return roots[name] / rest if name in roots else roots.get("", Path()) / path
 
-        make_blank(path)
+
+def _make_missing(path: Path) -> None:
+    """Make the file that is to be written, if its name promises HDF5 and nothing is there.
+
+    Raises
+    ------
+    ConfigError
+        Nothing is there, and the name does not, or the file cannot be made.
+    """
+    if path.exists():
+        return
+    if path.suffix not in _MADE:
+        raise ConfigError(f"{path}: no such file; one is made only if its name ends with {' or '.join(_MADE)}")
+
+    from ndstream.stores.hdf5.blank import make_blank
+
+    make_blank(path)

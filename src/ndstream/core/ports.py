@@ -500,6 +500,26 @@ class Starting(Protocol):
 
 
 @runtime_checkable
+class Holding(Protocol):
+    """What a `WritableStore` may have besides: keeping others from writing a file before it is written itself."""
+
+    async def hold(self, path: str, access: Access) -> None:
+        """Take hold of a file.
+
+        Raises
+        ------
+        Forbidden, NotFound
+        FileInUse
+            Another program writes it.
+        """
+        ...
+
+    async def release(self, path: str, access: Access) -> None:
+        """Let go of it."""
+        ...
+
+
+@runtime_checkable
 class HealthCheck(Protocol):
     """What a `Store` may have besides: how it is."""
 

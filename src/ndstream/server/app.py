@@ -18,6 +18,7 @@ from ndstream.core.ports import (
     ASGIApp,
     FailureForm,
     HealthCheck,
+    Holding,
     ProtocolPlugin,
     Receive,
     Scope,
@@ -30,7 +31,7 @@ from ndstream.core.ports import (
     StoreFactory,
     Writing,
 )
-from ndstream.errors import ConfigError, NDStreamError, NotFound
+from ndstream.errors import ConfigError, FileInUse, NDStreamError, NotFound, ServiceError
 from ndstream.server.answer import JSON, TEXT, Answer
 from ndstream.server.auth import Authenticated, Authenticator
 from ndstream.server.limit import Limited, Turns
@@ -66,6 +67,13 @@ class Application:
         A root, the file of users, a store or a protocol that `config` names is wrong.
     MissingExtra
         A store or protocol needs a module that is not installed.
+
+    Attributes
+    ----------
+    checks : list of async function
+        Called when the store has started; the server does not start when one raises.
+    failure : Exception or None
+        Why the server did not start.
     """
 
     def __init__(self, config: Config, *, store: Store | None = None) -> None:
@@ -82,6 +90,8 @@ class Application:
         self._pages = self._build_pages()
         self._unknown = self._watched(_not_found, _PAGES)
         self._no_socket = Handshake(self._unknown)
+        self.checks: list[Callable[[], Awaitable[None]]] = [self._check_files]
+        self.failure: NDStreamError | OSError | None = None
         self._closed = False
         self._stopping = asyncio.Event()
         self._status = Status(self._version, self._meters.values(), self.counters, lambda: self.turns.waiting)
@@ -194,16 +204,47 @@ class Application:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 try:
-                    if isinstance(self.store, Starting):
-                        await self.store.start()
+                    await self._start()
                 except (NDStreamError, OSError) as error:
-                    await send({"type": "lifespan.startup.failed", "message": f"the store does not start: {error}"})
+                    self.failure = error
+                    await self.aclose()
+                    await send({"type": "lifespan.startup.failed", "message": str(error)})
                     return
                 await send({"type": "lifespan.startup.complete"})
             else:
                 await self.aclose()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+    async def _start(self) -> None:
+        if isinstance(self.store, Starting):
+            try:
+                await self.store.start()
+            except (NDStreamError, OSError) as error:
+                raise ServiceError(f"the store does not start: {error}") from error
+        for check in self.checks:
+            await check()
+
+    async def _check_files(self) -> None:
+        """Refuse to start when a file that is served for writing is written by somebody else.
+
+        Whatever else is wrong with it, who asks for it is told.
+
+        Raises
+        ------
+        FileInUse
+        """
+        everybody = Access(writable=frozenset(self._config.writable))
+        for root, place in self._config.roots.items():
+            if isinstance(self.store, Holding) and everybody.writes(root) and place.is_file():
+                try:
+                    await self.store.hold(root, everybody)
+                except FileInUse:
+                    raise
+                except NDStreamError as error:
+                    log.warning("%s cannot be written: %s", root, error)
+                else:
+                    await self.store.release(root, everybody)
 
     def _problem(self) -> str | None:
         return self.store.problem() if isinstance(self.store, HealthCheck) else None

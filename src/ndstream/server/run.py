@@ -17,7 +17,7 @@ import uvicorn
 
 from ndstream.config import Config
 from ndstream.core.ports import Store
-from ndstream.errors import ServiceError
+from ndstream.errors import NDStreamError, ServiceError
 from ndstream.server.app import Application
 from ndstream.server.connection import Connection, check_all
 from ndstream.server.listen import bind, is_loopback, tls_context, url_of
@@ -85,6 +85,7 @@ class Server:
         try:
             self.app = Application(config, store=store)
             self.streams = open_streams(config, self.app.service, self.app.authenticator)
+            self.app.checks += [stream.check for stream in self.streams]
         except BaseException:
             _close(self._sockets)
             raise
@@ -92,7 +93,7 @@ class Server:
         self.url = url_of(settings.host, self.port, tls=settings.certificate is not None)
         self._uvicorn = _Uvicorn(self.app, config, self.streams)
         self._thread: threading.Thread | None = None
-        self._failure: ServiceError | None = None
+        self._failure: NDStreamError | OSError | None = None
         _warn(config, self._sockets)
 
     def run(self, on_ready: Callable[[str], object] | None = None) -> None:
@@ -101,14 +102,16 @@ class Server:
         Raises
         ------
         ServiceError
-            The store does not start.
+            The store does not start, or somebody else writes a file that is served for writing.
+        ConfigError
+            The file of a protocol over TCP cannot be read.
         """
         self._uvicorn.on_ready = (lambda: on_ready(self.url)) if on_ready is not None else None
         try:
             self._uvicorn.run(sockets=self._sockets)
         except SystemExit as error:
             # uvicorn's way to say so.
-            raise ServiceError("the server did not start; the log says why") from error
+            raise self.app.failure or ServiceError("the server did not start; the log says why") from error
         finally:
             _close(self._sockets)
             for stream in self.streams:
@@ -138,7 +141,7 @@ class Server:
     def _run_in_thread(self, ready: threading.Event) -> None:
         try:
             self.run(lambda _: ready.set())
-        except ServiceError as error:
+        except (NDStreamError, OSError) as error:
             self._failure = error
         finally:
             ready.set()

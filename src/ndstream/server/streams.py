@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import stat
 from base64 import b64encode
@@ -14,11 +15,13 @@ from argon2.exceptions import InvalidHashError
 
 from ndstream.config import Config, StreamSettings
 from ndstream.core import registry
-from ndstream.core.ports import Access, Exposure, Service, StreamApp, StreamPlugin
-from ndstream.errors import ConfigError
+from ndstream.core.ports import Access, Detail, Exposure, Service, StreamApp, StreamPlugin
+from ndstream.errors import ConfigError, DataError, NDStreamError, NotFound
 from ndstream.server.auth import Authenticator
 from ndstream.server.listen import bind, is_loopback, tls_context, url_of
 from ndstream.server.users import User, UserFile, hash_password
+
+log = logging.getLogger("ndstream.server")
 
 _LONGEST_TOKEN = 4096
 _BEARER = "token"
@@ -112,11 +115,12 @@ class Stream:
         self._backlog = server.backlog
         self._tls = tls_context(server)
         plugin: StreamPlugin = registry.load(registry.STREAMS, name)
-        path = _path(name, config, settings)
+        self._path = _path(name, config, settings)
+        self._store = service.store
         self._gate = Gatekeeper(users, _tokens(config, settings))
         self._servers: list[asyncio.Server] = []
         try:
-            self.app: StreamApp = plugin.app(service, Exposure(path=path, admission=self._gate))
+            self.app: StreamApp = plugin.app(service, Exposure(path=self._path, admission=self._gate))
             self.sockets = bind(server.host, settings.port, server.backlog, section=name)
         except BaseException:
             self._gate.close()
@@ -129,6 +133,21 @@ class Stream:
                 f"{name}.port: other machines could reach it: set {name}.token_file, server.certificate, "
                 f"or {name}.public = true when everybody is meant"
             )
+
+    async def check(self) -> None:
+        """Make sure that there is a file to serve.
+
+        Raises
+        ------
+        ConfigError
+            There is none, or it is no HDF5 file. One that cannot be read just now is for those who ask to wait for.
+        """
+        try:
+            await self._store.describe(self._path, "/", Access(), Detail())
+        except (NotFound, DataError) as error:
+            raise ConfigError(f"{self.name}.file: {self._path} cannot be served over TCP: {error}") from error
+        except NDStreamError as error:
+            log.warning("%s cannot be read yet: %s", self._path, error)
 
     async def start(self) -> None:
         """Accept connections."""

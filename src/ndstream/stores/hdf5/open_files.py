@@ -17,6 +17,8 @@ from ndstream.stores.hdf5.recovery import LeftBehind, Standing, standing
 
 #: Datasets kept open in each file. The library holds up to 8 MiB of decoded chunks for each.
 _DATASETS = 8
+#: What the library says of a file whose writer marked it as being written.
+_OPEN_FOR_WRITING = "already open for write"
 
 
 class OpenFile:
@@ -55,7 +57,12 @@ class OpenFile:
         except PermissionError:
             raise DataError("the server is not allowed to read the file") from None
         except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise Corrupt(f"not a readable HDF5 file: {reason_of(error)}") from None
+            reason = reason_of(error)
+            if _OPEN_FOR_WRITING in reason:
+                raise Busy(
+                    "another program has the file open for writing, or did not close it: it cannot be read until it is"
+                ) from None
+            raise Corrupt(f"not a readable HDF5 file: {reason}") from None
         self.descriptor: int = self.id.get_vfd_handle(h5p.create(h5p.FILE_ACCESS))
         status = os.fstat(self.descriptor)
         self.size = status.st_size
@@ -160,8 +167,8 @@ class OpenFiles:
 
         Raises
         ------
-        NotFound, DataError, Corrupt
-            The file vanished, or cannot be opened.
+        NotFound, DataError, Corrupt, Busy
+            The file vanished, or cannot be opened, or not at this moment.
         Replaced
             The content is not the one meant, or has changed since this request began.
         LeftBehind
