@@ -69,6 +69,7 @@ class Limits:
     # -- connections over TCP, without HTTP --
     connections: int = 256  #: connections of one protocol over TCP; more are refused
     frame: Bytes = 256 * MiB  #: longest frame of a protocol over TCP, in each direction
+    values: int = 1 << 22  #: values in one message over TCP; an array is one, however long
     frames: Bytes = 1 * GiB  #: frames that arrive, of all connections together; beyond it only the oldest is read on
     replies: Bytes = 1 * GiB  #: replies that peers have not taken, of all connections together; others wait
     in_flight: int = 64  #: requests of one connection that are under way; more are not read

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.protocols.rpc.hosted import hosted
-from tests.protocols.rpc.peer import Peer, frame, packed, taken_apart
+from tests.protocols.rpc.peer import Peer, extended, frame, packed, taken_apart
 
 import ndstream
 from ndstream.core.limits import KiB, MiB
@@ -302,6 +302,24 @@ def test_a_lost_connection_tells_which_writes_are_unknown() -> None:
 
         host.call(host.store.gate.clear)
         asyncio.run(work(host.port, lose))
+
+
+def test_values_are_counted_before_memory_is_taken_for_them() -> None:
+    with hosted(values=1000) as host, Peer(host.port) as peer:
+        many: list[Any] = [{}] * 1000
+        assert peer.ask(command="write", path="/x", data=[1.0] * 900)["status"] == "success"
+        assert "values" in peer.ask(command="write", path="/x", data=many)["message"]
+        assert "values" in peer.ask_json(command="write", path="/x", data=many)["message"]
+        assert peer.ask_json(command="write", path="/x", data=['"a,b,c"' * 200])["status"] == "success"
+    with hosted(values=1000) as host, Peer(host.port) as peer:
+        peer.hello()
+        for ask in (peer.ask, peer.ask_json):
+            told = ask(command="write", path="/x", data=[[0] * 999, [0]], id=7)
+            assert (told["id"], told["code"]) == (7, "too_large")
+        peer.send(extended({"command": "write", "path": "/x", "data": many, "id": "a"}))
+        told = peer.reply()
+        assert (told["id"], told["code"]) == ("a", "too_large")
+        assert peer.ask(command="write", path="/x", data=np.zeros(5000), id=8)["status"] == "success"
 
 
 def test_text_that_would_take_far_more_as_an_array() -> None:

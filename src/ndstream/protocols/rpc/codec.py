@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndstream.core.limits import KiB, MiB
-from ndstream.errors import InvalidRequest, ProtocolError, UnsupportedDType
+from ndstream.errors import InvalidRequest, ProtocolError, TooLarge, UnsupportedDType
 from ndstream.protocols.rpc import arrays
+from ndstream.protocols.rpc.counting import json_exceeds, msgpack_exceeds
 from ndstream.protocols.rpc.messages import (
     DEPTH,
     LARGEST_ID,
@@ -52,6 +53,16 @@ _decode_read = msgspec.msgpack.Decoder(PlainRead).decode
 _READ = b"\xa4read"
 _SHORT = 8 * KiB
 """Bytes of a payload that may be a plain read."""
+
+
+class _Identified(msgspec.Struct):
+    """A message of which all but the id is passed over."""
+
+    id: int | str | None = None
+
+
+_decode_ident = msgspec.msgpack.Decoder(_Identified).decode
+_decode_json_ident = msgspec.json.Decoder(_Identified).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +104,42 @@ def unpack(payload: Buffer, *, extended: bool) -> Unpacked:
     if first == _EXTENDED and extended:
         return _read_extended(payload)
     raise ProtocolError(f"no message begins with the byte {first:#04x}" + (" before hello" * (first == _EXTENDED)))
+
+
+def check_values(payload: Buffer, most: int) -> None:
+    """Look at how many values a payload has, before it is taken apart.
+
+    Raises
+    ------
+    TooLarge
+        More than `most`.
+    """
+    first = payload[0]
+    if first in _JSON:
+        exceeds = json_exceeds(bytes(payload), most)
+    elif first == _EXTENDED:
+        exceeds = msgpack_exceeds(_header(payload), most)
+    else:
+        exceeds = msgpack_exceeds(payload, most)
+    if exceeds:
+        raise TooLarge(f"a message of more than {most} values: send numbers as an array, or in parts (limit: values)")
+
+
+def ident_alone(payload: Buffer) -> tuple[Form, Ident | None]:
+    """Form and id of a message that is not taken apart; None when it has no id, or it cannot be told."""
+    first = payload[0]
+    try:
+        if first in _JSON:
+            return Form.JSON, ident_of(_decode_json_ident(payload).id)
+        return Form.MSGPACK, ident_of(_decode_ident(_header(payload) if first == _EXTENDED else payload).id)
+    except (*_UNREADABLE, InvalidRequest):
+        return Form.JSON if first in _JSON else Form.MSGPACK, None
+
+
+def _header(payload: Buffer) -> memoryview:
+    """Map of an extended message, as it came."""
+    view = memoryview(payload)
+    return view[_HEAD.size : _HEAD.size + int.from_bytes(view[4 : _HEAD.size], "big")]
 
 
 def is_extended(payload: Buffer) -> bool:
@@ -413,9 +460,24 @@ def failure_fields(failure: Failure, *, typed: bool) -> dict[str, Any]:
     return fields | {"details": failure.details} if failure.details else fields
 
 
-def nbytes_of(value: Any) -> int:
-    """Bytes of all arrays among the values of a message; objects count as much work as so many bytes."""
-    return sum([array.size * _OBJECT if array.dtype.hasobject else array.nbytes for array in arrays_in(value)])
+def is_bulky(value: Any, most: int) -> bool:
+    """Whether putting a message together is as much work as copying more than `most` bytes of arrays.
+
+    Items of lists and maps, and objects in arrays, count as so many bytes each.
+    """
+    weight = 0
+    inside = [value]
+    while inside and weight <= most:
+        one = inside.pop()
+        if isinstance(one, np.ndarray):
+            weight += one.size * _OBJECT if one.dtype.hasobject else one.nbytes
+        elif isinstance(one, Mapping | list | tuple):
+            weight += len(one) * _OBJECT
+            if weight <= most:
+                inside += one.values() if isinstance(one, Mapping) else one
+        elif isinstance(one, str | bytes):
+            weight += len(one)
+    return weight > most
 
 
 def arrays_in(value: Any) -> Sequence[NDArray[Any]]:

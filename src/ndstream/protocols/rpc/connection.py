@@ -46,7 +46,7 @@ _HEAVY = 64 * KiB
 _AT_ONCE = 32
 """Requests of one connection that are answered before others have their turn."""
 _BULKY = 1 * MiB
-"""Bytes of arrays in a message that is put together in a thread."""
+"""Bytes of arrays in a message that is put together in a thread; items of lists count too."""
 _LINGER = 1.0
 """Seconds in which a peer that is cut off may still take the reason."""
 
@@ -242,6 +242,11 @@ class Connection:
         ident: m.Ident | None = None
         form = m.Form.MSGPACK
         try:
+            codec.check_values(payload, self._limits.values)
+        except TooLarge as error:
+            form, ident = codec.ident_alone(payload)
+            raise _Misunderstood(error, ident, form) from error
+        try:
             unpacked = codec.unpack(payload, extended=session is not None)
             form = unpacked.form
             if session is None:
@@ -430,7 +435,7 @@ class Connection:
 
     async def _send(self, fields: Fields, request: m.Request, *, more: bool = False) -> None:
         payload = await _aside(
-            codec.nbytes_of(fields) > _BULKY, self._pack, fields, request.ident, request.form, more=more
+            codec.is_bulky(fields, _BULKY), self._pack, fields, request.ident, request.form, more=more
         )
         # Before it is sent, and nothing to wait for behind it: who is cancelled has not been answered.
         await self.link.drained()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from math import prod
 from typing import Any
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from ndstream.core import model
 from ndstream.core.dtypes import is_fixed, memory_size
-from ndstream.core.limits import Limits
+from ndstream.core.limits import KiB, Limits
 from ndstream.core.ports import Access, Detail, Store
 from ndstream.errors import DataError, InvalidRequest, NDStreamError, NotFound, UnsupportedDType
 from ndstream.protocols.rpc import messages as m
@@ -22,6 +23,8 @@ _DEEPEST = 8
 _MOST = 10_000
 _WIDE = 1000
 """Links of a group besides the one that is listed, up to which it is looked into."""
+_LONG = 64 * KiB
+"""Bytes of a serialized value that is taken apart in a thread."""
 
 Fields = dict[str, Any]
 
@@ -47,7 +50,9 @@ class Describing:
         """Value that was serialized, if the dataset says that it was; else the very same array."""
         node = await self.node(name, access)
         marked = isinstance(node, model.Dataset) and m.MARKER in node.attributes
-        return from_serialized(array) if marked else array
+        if not marked:
+            return array
+        return await asyncio.to_thread(from_serialized, array) if array.size > _LONG else from_serialized(array)
 
     async def list(self, command: m.List, caller: Any) -> Fields:
         """List what is in a group, sorted by path, a page at a time."""

@@ -26,6 +26,8 @@ _HANDLE = 8
 """Bytes that an element of variable length takes besides its own."""
 _PROMPT = 1024
 """Selections that are read in the event loop, elements that become an array there; more in a thread."""
+_TURN = 256
+"""Selections that are read before others have their turn."""
 _BULKY = 1 << 20
 """Bytes of arrays that are put together in the event loop."""
 
@@ -68,7 +70,10 @@ class Data:
     async def whole(self) -> NDArray[Any]:
         """All of it as one array."""
         try:
-            arrays = [await self._array(reading) for reading in self._readings]
+            arrays: list[NDArray[Any]] = []
+            for number, reading in enumerate(self._readings):
+                arrays.append(await self._array(reading))
+                await _let_others(number)
         finally:
             await self.aclose()
         if len(arrays) == 1:
@@ -138,6 +143,12 @@ class Data:
             await reading.aclose()
 
 
+async def _let_others(number: int) -> None:
+    """Let others have their turn now and then: what is at hand is read without waiting, however much it is."""
+    if number % _TURN == _TURN - 1:
+        await asyncio.sleep(0)
+
+
 def _placed(arrays: list[NDArray[Any]], start: int) -> Iterator[tuple[NDArray[Any], int]]:
     """Each array with where it starts, when the first one starts at `start`."""
     return zip(arrays, accumulate(map(len, arrays), initial=start), strict=False)
@@ -185,8 +196,9 @@ async def read_data(store: Store, path: str, command: m.Read, access: Access, li
     selections = await asyncio.to_thread(read_selections, *arguments) if many else read_selections(*arguments)
     readings: list[Reading] = []
     try:
-        for selection in selections:
-            readings.append(await store.read(path, command.path, access, selection))  # noqa: PERF401 - closed below
+        for number, selection in enumerate(selections):
+            readings.append(await store.read(path, command.path, access, selection))
+            await _let_others(number)
     except BaseException:
         for reading in readings:
             await reading.aclose()

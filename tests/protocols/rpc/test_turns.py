@@ -1,0 +1,73 @@
+"""No request keeps the event loop from others for long, whatever it asks for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import numpy as np
+from tests.protocols.rpc.hosted import Everybody
+
+from ndstream.core.limits import DEFAULT_LIMITS, MiB
+from ndstream.protocols.rpc import codec
+from ndstream.protocols.rpc import messages as m
+from ndstream.protocols.rpc.describing import Describing
+from ndstream.protocols.rpc.messages import Form
+from ndstream.protocols.rpc.reading import read_data
+from ndstream.stores.memory import Array, Group, MemoryStore
+
+ACCESS = Everybody().anonymous("")
+
+
+def turns(work: Callable[[], Awaitable[Any]]) -> int:
+    """How often others have their turn meanwhile."""
+    count = 0
+
+    async def others() -> None:
+        nonlocal count
+        while True:
+            await asyncio.sleep(0)
+            count += 1
+
+    async def main() -> None:
+        task = asyncio.create_task(others())
+        await asyncio.sleep(0)
+        await work()
+        task.cancel()
+
+    asyncio.run(main())
+    return count
+
+
+def test_many_selections() -> None:
+    store = MemoryStore({"a.h5": Group({"x": Array(np.arange(100.0))})})
+    command = m.Read(path="/x", selections=[[[number % 99, number % 99 + 1]] for number in range(20_000)])
+
+    async def work() -> None:
+        data = await read_data(store, "a.h5", command, ACCESS, DEFAULT_LIMITS)
+        assert data.shape == (20_000,)
+        assert (await data.whole()).shape == (20_000,)
+
+    assert turns(work) > 2 * 20_000 // 1000
+
+
+def test_a_large_value_that_was_serialized() -> None:
+    value = {"a": list(range(100_000))}
+    (data,) = codec.pack({"value": value}, Form.MSGPACK)
+    elements = np.frombuffer(data, np.uint8)
+    marked = Array(elements, attributes={m.MARKER: np.array(1, np.uint8)})
+    describing = Describing(MemoryStore({"a.h5": Group({"x": marked})}), "a.h5", DEFAULT_LIMITS)
+
+    async def work() -> None:
+        assert await describing.deserialized("/x", elements, ACCESS) == value
+
+    assert turns(work) > 0
+
+
+def test_long_lists_are_put_together_in_a_thread() -> None:
+    assert codec.is_bulky({"data": {"a": list(range(100_000))}}, MiB)
+    assert codec.is_bulky({"data": [[1, 2]] * 20_000}, MiB)
+    assert codec.is_bulky({"data": np.zeros(MiB + 1, np.uint8)}, MiB)
+    assert codec.is_bulky({"data": ["a" * MiB]}, MiB)
+    assert not codec.is_bulky({"data": list(range(1000)), "more": np.zeros(1000)}, MiB)
