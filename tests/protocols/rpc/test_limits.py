@@ -112,6 +112,21 @@ def test_replies_have_a_limit_together_and_who_blocks_others_is_cut() -> None:
         np.testing.assert_array_equal(other.reply()["data"], ROWS)
 
 
+def test_nobody_waits_behind_long_replies() -> None:
+    long = np.zeros(5 * MiB)
+    with (
+        hosted({"x": Array(long), "y": Array(ROWS)}, replies=64 * MiB) as host,
+        Peer(host.port) as slow,
+        Peer(host.port) as waiting,
+        Peer(host.port) as other,
+    ):
+        slow.send(packed(command="read", path="/x"))
+        host.until(lambda: any(one.link.unsent for one in host.connections))
+        waiting.send(packed(command="read", path="/x"))
+        host.until(lambda: host.app.replies.wanted)
+        np.testing.assert_array_equal(other.data("/y"), ROWS)
+
+
 @pytest.mark.parametrize("made", [True, False])
 def test_nothing_is_left_of_connections_that_are_gone(made: bool) -> None:
     """Not even what only a garbage collection would find, be it on its way or still in the making."""

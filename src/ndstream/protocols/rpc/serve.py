@@ -7,8 +7,8 @@ import asyncio
 from ndstream.core.ports import Exposure, Service
 from ndstream.protocols.rpc.connection import Connection
 from ndstream.protocols.rpc.intake import Intake
+from ndstream.protocols.rpc.outgoing import Replies
 from ndstream.protocols.rpc.service import Commands
-from ndstream.stores.budget import Budget
 
 
 class Connections:
@@ -20,7 +20,7 @@ class Connections:
         self.admission = exposure.admission
         self.commands = Commands(service, exposure.path)
         self.intake = Intake(service.limits.frames)
-        self.replies = Budget(service.limits.replies)
+        self.replies = Replies(service.limits.replies)
         self.closing = False
         self._open: set[Connection] = set()
         self._left = asyncio.Event()
