@@ -169,3 +169,15 @@ def test_a_reader_that_has_seen_enough_ends_the_command_quietly(tree: Tree) -> N
         _, error = process.communicate()
     assert error == b""
     assert process.returncode == 1
+
+
+def test_numbers_of_an_enumeration_become_an_array_file(run: Run) -> None:
+    with h5py.File("local.h5", "w") as file:
+        file["state"] = np.array([0, 1, 1], h5py.enum_dtype({"off": 0, "on": 1}, "i2"))
+    assert run("get", "local.h5::/state", "-o", "state.npy").error == ""
+    assert np.load("state.npy").tolist() == [0, 1, 1]
+
+
+def test_a_pipe_is_not_waited_for(run: Run) -> None:
+    os.mkfifo("pipe")
+    assert run("ls", "pipe").error == "ndstream: pipe: a pipe is no HDF5 file\n"

@@ -317,3 +317,16 @@ def test_places_that_are_none(served: tuple[str, Path], run: Run) -> None:
         done = run("put", "x.npy", target)
         assert done.code == 1
         assert reason in done.error
+
+
+@pytest.mark.parametrize("pickled", [True, False])
+def test_what_is_no_array_file_is_told_without_advice_to_trust_it(group: str, run: Run, pickled: bool) -> None:
+    if pickled:
+        np.save("bad.npy", np.array([{}], object), allow_pickle=True)
+    else:
+        Path("bad.npy").touch()
+    done = run("put", "bad.npy", group)
+    assert (done.code, done.error.startswith("ndstream: bad.npy: no .npy file of numbers, text or records")) == (
+        1,
+        True,
+    )

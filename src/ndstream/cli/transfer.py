@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -100,7 +101,10 @@ def write_npy(extract: Extract, file: BinaryIO) -> None:
     """
     if extract.dtype.hasobject:
         raise UnsupportedDType(f"{extract.dataset.name}: elements of variable length do not fit into .npy; use .h5")
-    described = np.lib.format.dtype_to_descr(extract.dtype)
+    with warnings.catch_warnings():
+        # The names of an enumeration have no place there, its numbers have.
+        warnings.filterwarnings("ignore", "metadata", UserWarning)
+        described = np.lib.format.dtype_to_descr(extract.dtype)
     header = {"descr": described, "fortran_order": False, "shape": extract.shape}
     np.lib.format.write_array_header_1_0(file, header)
     with transfer(extract.dataset.name, extract.nbytes):

@@ -48,8 +48,9 @@ class NpyFile:
     def __init__(self, path: Path) -> None:
         try:
             self._array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except ValueError as error:
-            raise InvalidRequest(f"{path}: {error}") from error
+        except (ValueError, EOFError) as error:
+            # What numpy says is advice for its own callers: to trust pickles.
+            raise InvalidRequest(f"{path}: no .npy file of numbers, text or records, or one cut short") from error
         self.name = path.stem
         self.shape, self.dtype = self._array.shape, self._array.dtype
         self.attrs: dict[str, Any] = {}

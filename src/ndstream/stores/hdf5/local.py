@@ -49,7 +49,10 @@ def open_local(path: str | Path, mode: str = "r") -> h5py.File:
     Conflict, StorageFull, StorageFailed
         What was left to be done cannot be.
     """
-    put_in_order(Path(path).absolute())
+    there = Path(path).absolute()
+    if there.is_fifo():
+        raise Corrupt(f"{path}: a pipe is no HDF5 file")  # opening it would wait for whoever writes to it
+    put_in_order(there)
     try:
         return h5py.File(path, mode)
     except FileNotFoundError as error:
