@@ -1,7 +1,19 @@
-"""Elements on their way into an array of another type: read from what was sent, and cast where numpy would.
+"""Elements on their way into an array of another type: read from what was sent, and cast as HDF5 does.
 
-Numbers are cast as numpy's "same_kind" says, and integers to any integers that hold their values; text to text of
-any kind that has room for it; records member by member, by name.
+=============================  ========================================================================================
+numbers to integers            truncated toward zero, and clipped to the range of the type; NaN becomes 0, the smallest
+                               number of signed types of 4 and 8 bytes, 2**63 in unsigned ones of 8
+numbers to floats              the nearest; what is too large becomes infinite
+integers to booleans           true unless zero
+numbers to complex             with an imaginary part of zero
+complex to anything else       refused, as are floats to booleans, bit fields and enumerations
+text                           cut to the bytes that there is room for
+records                        member by member, by name; both have the same names
+arrays, sequences              element by element
+=============================  ========================================================================================
+
+Infinite and very large halves, and floats that are just beyond the largest 64-bit integer, are clipped as well, which
+HDF5 itself forgets to do.
 """
 
 from __future__ import annotations
@@ -36,6 +48,8 @@ from ndstream.core.operations import Payload
 from ndstream.errors import InvalidRequest, ProtocolError, UnsupportedDType
 
 _NUMBERS = Integer | Float | Complex | Boolean | Bitfield | Enum
+_WHOLE = Integer | Boolean | Bitfield | Enum
+_NAN = {"i4": -(2**31), "i8": -(2**63), "u8": 2**63}
 
 
 def check_payload(payload: Payload) -> None:
@@ -119,8 +133,9 @@ def check_cast(source: DType, target: DType) -> None:
 
 def _fits(source: DType, target: DType) -> bool:
     if isinstance(source, _NUMBERS) and isinstance(target, _NUMBERS):
-        one, other = to_numpy(source), to_numpy(target)
-        return (one.kind in "iu" and other.kind in "iu") or np.can_cast(one, other, "same_kind")
+        if isinstance(target, Boolean | Bitfield | Enum):
+            return isinstance(source, _WHOLE)
+        return isinstance(target, Complex) or not isinstance(source, Complex)
     match source, target:
         case String(), String():
             return True
@@ -161,7 +176,7 @@ def cast(array: NDArray[Any], source: DType, target: DType) -> NDArray[Any]:
     Raises
     ------
     InvalidRequest
-        A value does not fit: an integer out of range, a text that is too long.
+        A text with a NUL in it would become one of variable length, which ends there.
     """
     if source == target:
         return array
@@ -189,24 +204,51 @@ def _assign(made: NDArray[Any], array: NDArray[Any], source: DType, target: DTyp
             for index in np.ndindex(array.shape):
                 made[index] = cast(np.asarray(array[index]), base, other)
         case _:
-            if made.dtype.kind in "iu" and array.dtype.kind in "iu" and array.size:
-                _check_range(array, made.dtype)
-            np.copyto(made, array, casting="unsafe")
+            _assign_numbers(made, array)
 
 
-def _check_range(array: NDArray[Any], dtype: np.dtype[Any]) -> None:
-    if np.can_cast(array.dtype, dtype):
-        return
+def in_range(array: NDArray[Any], dtype: np.dtype[Any]) -> bool:
+    """Whether all numbers, truncated, are in the range of an integer type; NaN is in none."""
+    if not array.size or np.can_cast(array.dtype, dtype):
+        return True
     limits = np.iinfo(dtype)
-    low, high = int(array.min()), int(array.max())
-    if low < limits.min or high > limits.max:
-        raise InvalidRequest(f"values from {low} to {high} do not fit into {dtype.name}")
+    low, high = array.min().item(), array.max().item()
+    return bool(limits.min - 1 < low and high < limits.max + 1)
+
+
+def _assign_numbers(made: NDArray[Any], array: NDArray[Any]) -> None:
+    # What does not fit is taken care of, or becomes infinite: nobody need be warned.
+    with np.errstate(invalid="ignore", over="ignore", under="ignore"):
+        if made.dtype.kind not in "iu" or array.dtype.kind not in "iuf" or in_range(array, made.dtype):
+            np.copyto(made, array, casting="unsafe")
+            return
+        limits = np.iinfo(made.dtype)
+        if array.dtype.kind in "iu":
+            own = np.iinfo(array.dtype)
+            clipped = np.clip(array, max(own.min, limits.min), min(own.max, limits.max))
+            np.copyto(made, clipped, casting="unsafe")
+            return
+        np.copyto(made, array, casting="unsafe")
+        np.copyto(made, limits.min, where=array <= float(limits.min))
+        np.copyto(made, limits.max, where=array >= float(limits.max + 1))
+        np.copyto(made, _NAN.get(made.dtype.str[1:], 0), where=np.isnan(array))
 
 
 def _assign_text(made: NDArray[Any], array: NDArray[Any], size: int | None) -> None:
     for index in np.ndindex(array.shape):
         item: Any = array[index]
         text = item if isinstance(item, bytes) else str(item or "").encode()
-        if size is not None and len(text) > size:
-            raise InvalidRequest(f"a text of {len(text)} bytes does not fit into {size}")
-        made[index] = text
+        made[index] = text[:size] if size is not None else without_nul(text)
+
+
+def without_nul(text: bytes) -> bytes:
+    """Text of variable length, as it is, when it can be stored.
+
+    Raises
+    ------
+    InvalidRequest
+        There is a NUL in it.
+    """
+    if b"\0" in text:
+        raise InvalidRequest("a text with a NUL in it cannot be stored as one of variable length, which ends there")
+    return text

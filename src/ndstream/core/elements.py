@@ -87,8 +87,10 @@ def _column(array: NDArray[Any], dtype: DType, name_of: NameOf | None) -> list[A
 
 
 def _payload(item: Any, base: DType, name_of: NameOf | None) -> Any:
-    if not isinstance(item, np.ndarray):  # an element that was never written
-        return b"" if is_fixed(base) else []
+    if not isinstance(item, np.ndarray):
+        if item is not None and item not in (0, b""):
+            raise TypeError(f"a sequence is an array, not {type(item).__name__}")
+        return b"" if is_fixed(base) else []  # an element that was never written
     return item.tobytes() if is_fixed(base) else _flat(item, base, name_of)
 
 
@@ -147,6 +149,8 @@ def _fill(target: NDArray[Any], elements: list[Any], dtype: DType) -> None:
             for index, element in enumerate(elements):
                 if not isinstance(element, bytes):
                     raise TypeError(f"text is bytes, not {type(element).__name__}")
+                if b"\0" in element:
+                    raise ValueError("there is a NUL in a text of variable length, which ends there")
                 target[index] = element
         case _:
             for index, element in enumerate(elements):

@@ -20,7 +20,7 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True):
 
     `data` holds them in C order: bytes (any contiguous buffer) exactly as `dtype` describes them when the type is
     fixed, else a flat list (`ndstream.core.elements`). `shape` is None for a null dataspace. The data may be of
-    another type than the dataset that takes it, as long as numpy casts it safely ("same_kind" for numbers).
+    another type than the dataset that takes it, as long as `ndstream.core.casting` casts it.
     """
 
     dtype: DType

@@ -143,7 +143,7 @@ def test_rows_are_appended_and_inserted(served: Served, peer: Peer, group: str, 
 
 def test_what_does_not_fit_changes_nothing(peer: Peer, group: str) -> None:
     peer.ask(command="append", path=group, data=np.arange(3, dtype="<i4"))
-    for data in (np.array([1.5]), np.arange(4).reshape(2, 2), np.array(["text"])):
+    for data in (np.array([1.5j]), np.arange(4).reshape(2, 2), np.array(["text"])):
         assert peer.ask(command="append", path=group, data=data)["status"] == "error"
     assert peer.data(group).tolist() == [0, 1, 2]
 
