@@ -235,7 +235,7 @@ def test_attributes_are_made_and_changed_as_with_h5py(url: str) -> None:
     dataset.attrs.modify("new", b"x")
     dataset.attrs["null"] = ndstream.Empty("<f4")
     found = plain(url, "rows").attrs
-    assert (found["a"], found["b"], found["c"].tolist(), found["new"]) == (2, "text", [1.5, 2], b"x")
+    assert (found["a"], found["b"], found["c"].tolist(), found["new"]) == (2, "text", [1.5, 2], "x")
     assert (found["d"].dtype, found["d"].tolist()) == (np.dtype("<i2"), [[1, 2], [3, 4]])
     assert found["null"].shape is None
     with pytest.raises(InvalidRequest):

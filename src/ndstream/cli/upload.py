@@ -17,7 +17,7 @@ from ndstream.cli.extra import needs
 from ndstream.cli.extract import Extract
 from ndstream.cli.place import Place
 from ndstream.cli.replica import Replica
-from ndstream.client import changes
+from ndstream.client import changes, payloads
 from ndstream.client.progress import transfer
 from ndstream.core.limits import MiB
 from ndstream.core.operations import Append, CreateGroup, Delete, Move, Operation, Write
@@ -181,7 +181,7 @@ def make_dataset(place: Place, extract: Extract, name: str, *, compression: str 
     _check_free(place, names.values(), force=force)
     upload = Upload(place)
     target = f"{upload.draft}/0"
-    dtype = changes.element_type(extract.dtype, None)
+    dtype = payloads.element_type(extract.dtype, None)
     try:
         upload.add(CreateGroup(name=upload.draft))
         upload.add(changes.create_dataset(target, extract.shape, dtype, None, compression=compression))
@@ -189,7 +189,7 @@ def make_dataset(place: Place, extract: Extract, name: str, *, compression: str 
             upload.add(operation)
         for key, values in _pieces(extract):
             selection = to_plain(select(key, extract.shape), explicit=True)
-            upload.add(Write(name=target, data=changes.payload_of(values, dtype), selection=selection))
+            upload.add(Write(name=target, data=payloads.payload_of(values, dtype), selection=selection))
         upload.finish(_named(upload, names, force=force))
     except BaseException:
         upload.give_up()
@@ -286,7 +286,7 @@ def _all(extract: Extract) -> NDArray[Any]:
 
 
 def _write(dataset: Any, selection: Selection, values: NDArray[Any]) -> Write:
-    data = changes.payload_of(values, dataset.dtype)
+    data = payloads.payload_of(values, dataset.dtype)
     return Write(name=dataset.name, data=data, selection=to_plain(selection, explicit=True))
 
 

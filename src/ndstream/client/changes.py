@@ -8,13 +8,12 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from ndstream.client.described import DescribedDataset
-from ndstream.client.empty import Empty
 from ndstream.client.links import ExternalLink, HardLink, SoftLink
-from ndstream.core.dtypes import DType, String, from_numpy, is_fixed, to_numpy
-from ndstream.core.elements import flatten
+from ndstream.client.payloads import element_type, is_empty, payload_of
+from ndstream.core.dtypes import from_numpy, to_numpy
 from ndstream.core.model import Attribute, Dataset, Filter, Node
 from ndstream.core.model import HardLink as HardLinked
 from ndstream.core.operations import (
@@ -45,90 +44,6 @@ _NAMED = {
     "zstd": (32015, "zstd"),
 }
 _GZIP_LEVEL = 4
-
-
-def element_type(dtype: DTypeLike | None, data: Any) -> np.dtype[Any]:
-    """Element type of new data: what is asked for, else that of the data; text is of variable length, as in h5py.
-
-    Raises
-    ------
-    UnsupportedDType
-        Neither says.
-    """
-    if dtype is not None:
-        wanted = np.dtype(dtype)
-        return to_numpy(String()) if wanted.kind == "U" else wanted
-    if data is None:
-        return np.dtype("<f4")
-    found: np.dtype[Any] = data.dtype if is_empty(data) else np.asarray(data).dtype
-    if found.kind == "U" or (found.kind == "O" and found.metadata is None and _is_text(data)):
-        return to_numpy(String())
-    if found.kind == "O" and found.metadata is None:
-        raise UnsupportedDType("objects have no type of their own: give dtype=")
-    return found
-
-
-def is_empty(value: Any) -> bool:
-    """Whether a value is a null dataspace: an `Empty`, of ours or of h5py."""
-    return isinstance(value, Empty) or (type(value).__name__ == "Empty" and getattr(value, "shape", ()) is None)
-
-
-def _is_text(data: Any) -> bool:
-    return all(isinstance(item, str | bytes) for item in np.asarray(data, object).flat)
-
-
-def payload_of(value: Any, dtype: np.dtype[Any]) -> Payload:
-    """Make the payload of a value as elements of `dtype`; numbers are converted as h5py does.
-
-    Returns
-    -------
-    Payload
-        Its bytes are a view of the value when that is C-contiguous and of the type.
-
-    Raises
-    ------
-    UnsupportedDType
-        The value cannot be converted.
-    """
-    described = from_numpy(dtype)
-    if is_empty(value):
-        return Payload(dtype=described, shape=None, data=b"")
-    try:
-        array = _texts(value) if isinstance(described, String) else np.asarray(value, dtype.base)
-    except (TypeError, ValueError) as error:
-        raise UnsupportedDType(f"the value is not of type {dtype}: {error}") from error
-    if isinstance(described, String) and described.size is not None:
-        array = array.astype(dtype)
-    extra = dtype.shape
-    if extra and array.shape[array.ndim - len(extra) :] != extra:
-        raise InvalidRequest(f"elements of shape {extra} do not come as an array of shape {array.shape}")
-    return _packed(array, described, array.shape[: array.ndim - len(extra)])
-
-
-def _texts(value: Any) -> NDArray[Any]:
-    """Array of bytes objects; the encoding is UTF-8."""
-    given = np.asarray(value, object) if not isinstance(value, np.ndarray) else value.astype(object)
-    encoded: NDArray[Any] = np.empty(given.shape, object)
-    for index, item in np.ndenumerate(given):
-        if not isinstance(item, str | bytes):
-            raise TypeError(f"text is str or bytes, not {type(item).__name__}")
-        encoded[index] = item.encode("utf-8", "surrogateescape") if isinstance(item, str) else bytes(item)
-    return encoded
-
-
-def _packed(array: NDArray[Any], described: DType, shape: tuple[int, ...]) -> Payload:
-    if not is_fixed(described):
-        return Payload(dtype=described, shape=shape, data=flatten(array, described, name_of=_path))
-    whole = np.ascontiguousarray(array)
-    data = whole.reshape(-1).view(np.uint8).data if whole.size else b""
-    return Payload(dtype=described, shape=shape, data=data)
-
-
-def _path(reference: Any) -> Any:
-    """What stands for a reference; those of h5py mean nothing outside of their file."""
-    if reference is None or isinstance(reference, str | dict):
-        return reference
-    raise UnsupportedDType("references are written as the path of what they refer to")
 
 
 def write(dataset: DescribedDataset, key: Any, value: Any) -> Write:
@@ -187,7 +102,7 @@ def create_dataset(
         Neither shape nor data are given, or they contradict each other.
     UnsupportedDType
     """
-    wanted = element_type(dtype, data)
+    wanted = np.dtype("<f4") if dtype is None and data is None else element_type(dtype, data)
     payload = None if data is None or is_empty(data) else payload_of(data, wanted)
     given = (shape,) if isinstance(shape, int) else None if shape is None else tuple(shape)
     if given is None and payload is None and not is_empty(data):
