@@ -23,6 +23,7 @@ RECORD = np.dtype([("k", "<i4"), ("v", "<i4"), ("w", "<f8")])
 SWAPPED = np.array([(5, 9, 1.5), (6, 8, 2.5)], [("v", "<i4"), ("k", "<i8"), ("w", "<f4")])
 TEXTS = np.dtype([("s", TEXT), ("v", "<i4")])
 PAIRS = np.dtype([("a", "<u1"), ("b", "<i2", (2,))])
+MIXED = np.dtype([("l", VLEN), ("v", "<i4"), ("s", TEXT), ("m", VLEN, (2,))])
 ENUM = h5py.enum_dtype({"A": 1, "B": 2}, "i1")
 
 
@@ -111,6 +112,7 @@ ASSIGNED: list[Any] = [
     (TEXTS, 2, 0, ("größer", 3)),
     (TEXTS, 2, ..., [("a", 1), ("b", 2)]),
     (TEXTS, 2, ..., np.array([(b"a", 1), ("b", 2)], [("s", "O"), ("v", "<i8")])),
+    (MIXED, 2, 0, (np.array([1, 2], "<i4"), 3, "größer", [np.array([], "<i4"), np.array([4], "<i4")])),
     # text and arrays
     ("S3", 2, ..., ["abcdef", "b"]),
     (h5py.string_dtype("utf-8", 3), 2, ..., ["éé", "b"]),
@@ -209,6 +211,19 @@ def test_sequences_of_one_element_are_sequences(remote: Any) -> None:
     assert [item.tolist() for item in made[...]] == [[7], [8]]
     made[...] = objects(None, [9])
     assert [item.tolist() for item in made[...]] == [[], [9]]
+
+
+def test_sequences_and_text_in_records_may_be_of_any_type(remote: Any) -> None:
+    made = remote[0].create_dataset(f"x{next(NUMBERS)}", (2,), MIXED)
+    made[0] = ([1, 2], 3, "größer", ([], [4]))
+    loose = np.dtype([("s", object), ("m", object, (2,)), ("v", "<i8"), ("l", object)])
+    made[1] = np.array(("a", [np.array([0.5]), None], 2**40, np.array([7.9])), loose)
+    assert plain(made[1]) == [[7], 2**31 - 1, b"a", [[0], []]]
+    assert plain(made[0]) == [[1, 2], 3, "größer".encode(), [[], [4]]]
+    with pytest.raises(UnsupportedDType):
+        made[0] = ([1, 2], 3, 5, ([], [4]))
+    made[...] = made[...][::-1]
+    assert plain(made[1]) == [[1, 2], 3, "größer".encode(), [[], [4]]]
 
 
 def test_numbers_of_numpy_never_wrap_where_h5py_lets_numpy_cast_them(remote: Any) -> None:

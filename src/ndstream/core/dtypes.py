@@ -357,10 +357,7 @@ def from_numpy(dtype: np.dtype[Any]) -> DType:
     if "h5py_opaque" in metadata:
         return Opaque(size=dtype.itemsize, label=_NUMPY_LABEL + dtype.str)
     if dtype.names is not None:
-        assert dtype.fields is not None
-        members = [(name, *dtype.fields[name][:2]) for name in dtype.names]
-        fields = tuple(Field(name=name, dtype=from_numpy(base), offset=offset) for name, base, offset in members)
-        return Compound(fields=fields, size=dtype.itemsize)
+        return _from_record(dtype)
     if dtype.kind == "O":
         return _from_object(metadata)
     found = _from_plain(dtype, metadata)
@@ -369,6 +366,20 @@ def from_numpy(dtype: np.dtype[Any]) -> DType:
             raise UnsupportedDType(f"only integers have names, not {dtype}")
         return Enum(base=found, members={str(name): int(value) for name, value in metadata["enum"].items()})
     return found
+
+
+def _from_record(dtype: np.dtype[Any]) -> Compound:
+    """Members where numpy has them, or as far behind as HDF5 needs: a sequence takes more there than an object."""
+    fields, names = dtype.fields, dtype.names
+    assert fields is not None
+    assert names is not None
+    found = {}
+    end = 0
+    for name in sorted(names, key=lambda name: fields[name][1]):
+        base, offset = fields[name][:2]
+        found[name] = Field(name=name, dtype=from_numpy(base), offset=max(offset, end))
+        end = found[name].offset + memory_size(found[name].dtype)
+    return Compound(fields=tuple(found[name] for name in names), size=max(dtype.itemsize, end))
 
 
 def _from_plain(dtype: np.dtype[Any], metadata: Mapping[str, Any]) -> DType:

@@ -27,6 +27,7 @@ from ndstream.core.dtypes import (
     Reference,
     Sequence,
     String,
+    from_numpy,
     item_size,
     memory_size,
     to_numpy,
@@ -108,6 +109,28 @@ def test_what_h5py_writes_is_spelled_as_h5py_spells_it(spelling: str, tmp_path: 
         dataset = file.create_dataset("d", (1,), np.dtype(spelling))
         assert to_numpy(type_of(dataset.id.get_type())) == dataset.dtype
         assert type_id(type_of(dataset.id.get_type())).equal(dataset.id.get_type())
+
+
+VLEN = h5py.vlen_dtype(np.dtype("<i4"))
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        [("l", VLEN), ("v", "<i4")],
+        [("v", "<i1"), ("l", VLEN, (2,)), ("w", "<f8")],
+        [("r", h5py.regionref_dtype), ("s", h5py.string_dtype()), ("v", "<i4")],
+        [("inner", [("l", VLEN), ("a", "<i1")]), ("w", "<f8")],
+        {"names": ["b", "a"], "formats": [VLEN, "<i4"], "offsets": [4, 0], "itemsize": 40},
+        {"names": ["a", "b"], "formats": ["<i2", ">f4"], "offsets": [2, 8], "itemsize": 20},
+    ],
+    ids=str,
+)
+def test_members_of_records_are_where_h5py_puts_them(record: Any) -> None:
+    spelled = np.dtype(record)
+    dtype = from_numpy(spelled)
+    assert type_id(dtype).equal(h5t.py_create(spelled, logical=True))
+    assert from_numpy(to_numpy(dtype)) == dtype
 
 
 def integer(size: int, precision: int, offset: int = 0, base: h5t.TypeID = h5t.STD_I64LE) -> h5t.TypeID:
