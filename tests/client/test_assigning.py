@@ -113,7 +113,13 @@ ASSIGNED: list[Any] = [
     (TEXTS, 2, ..., [("a", 1), ("b", 2)]),
     (TEXTS, 2, ..., np.array([(b"a", 1), ("b", 2)], [("s", "O"), ("v", "<i8")])),
     (MIXED, 2, 0, (np.array([1, 2], "<i4"), 3, "größer", [np.array([], "<i4"), np.array([4], "<i4")])),
-    # text and arrays
+    # text, arrays, and axes of one in front
+    ("<i4", 4, ..., [[1, 2, 3, 4]]),
+    ("<i4", 4, 1, [[5]]),
+    (VLEN, 4, 1, [[1, 2]]),
+    (np.dtype(("<i4", (3,))), 2, 1, [[1, 2, 3]]),
+    (np.dtype(("<i4", (3,))), 2, ..., [[[1, 2, 3], [4, 5, 6]]]),
+    (np.dtype(("<i4", (3,))), 2, ..., [[1, 2, 3]]),
     ("S3", 2, ..., ["abcdef", "b"]),
     (h5py.string_dtype("utf-8", 3), 2, ..., ["éé", "b"]),
     (TEXT, 2, ..., np.array([b"\xff", b"b"])),

@@ -106,6 +106,33 @@ def array_of(payload: Payload) -> NDArray[Any]:
     return flat.reshape(payload.shape + spelled.shape)
 
 
+def broadcast(payload: Payload, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Make an array of a payload and give it a shape, as numpy does when it assigns: axes of one in front fall away.
+
+    Returns
+    -------
+    ndarray of `shape`
+        As of `array_of`; read-only.
+
+    Raises
+    ------
+    InvalidRequest
+        As `array_of`, or it has another shape.
+    UnsupportedDType
+    """
+    array = array_of(payload)
+    given = payload.shape or ()
+    # Axes that broadcasting puts in front belong before those of the element type.
+    inner = array.shape[len(given) :]
+    spare = max(0, len(given) - len(shape))
+    try:
+        if set(given[:spare]) <= {1}:
+            return np.broadcast_to(array.reshape(array.shape[spare:]), shape + inner)
+    except ValueError:
+        pass
+    raise InvalidRequest(f"data of shape {given} for a selection of shape {shape}")
+
+
 def bytes_of(payload: Payload) -> NDArray[np.uint8]:
     """Make an array of a payload of bytes; a view.
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ndstream.core.casting import array_of, bytes_of, cast, check_cast
+from ndstream.core.casting import array_of, broadcast, bytes_of, cast, check_cast
 from ndstream.core.chunking import check_chunk, check_stored, chunk_shape
 from ndstream.core.dtypes import from_numpy, item_size, memory_size, to_numpy
 from ndstream.core.model import ExternalLink, SoftLink
@@ -459,16 +459,7 @@ def _filled(shape: tuple[int, ...], spelled: np.dtype[Any], fill: bytes | None) 
 def _broadcast(payload: Payload, values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     target = from_numpy(values.dtype)
     check_cast(payload.dtype, target)
-    array = array_of(payload)
-    assert payload.shape is not None
-    inner = array.shape[len(payload.shape) :]
-    try:
-        fits = np.broadcast_shapes(payload.shape, shape) == shape
-    except ValueError:
-        fits = False
-    if not fits:
-        raise InvalidRequest(f"data of shape {payload.shape} for a selection of shape {shape}")
-    return cast(np.broadcast_to(array, shape + inner), payload.dtype, target)
+    return cast(broadcast(payload, shape), payload.dtype, target)
 
 
 def _check_growth(array: Array, shape: tuple[int, ...], name: str) -> None:

@@ -309,6 +309,22 @@ class WritableStoreSuite:
 
         self.run(tmp_path, work)
 
+    def test_data_is_broadcast_as_numpy_does_when_it_assigns(self, tmp_path: Path) -> None:
+        async def work(store: Any) -> None:
+            await apply(store, dataset("/x", np.zeros((2, 3), "<i4")), dataset("/one", np.int32(0)))
+            for key, value in (((0,), [[1, 2, 3]]), ((1,), 4), ((1, 0), [[[5]]]), ((slice(None), 2), [[6]])):
+                await apply(
+                    store, Write(name="/x", data=payload(value, "<i4"), selection=to_plain(select(key, (2, 3))))
+                )
+            assert (await read(store, "/x")).tolist() == [[1, 2, 6], [5, 4, 6]]
+            await apply(store, Write(name="/one", data=payload([[7]], "<i4")))
+            assert (await read(store, "/one")).tolist() == 7
+            for shape in ((3, 3), (3, 1), (2,), (2, 2, 3)):
+                with pytest.raises(InvalidRequest, match="shape"):
+                    await apply(store, Write(name="/x", data=payload(np.zeros(shape, "<i4"))))
+
+        self.run(tmp_path, work)
+
     def test_any_operations_do_what_they_mean(self, tmp_path: Path) -> None:
         limited = settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 

@@ -13,13 +13,13 @@ import numpy as np
 from h5py import h5d, h5s, h5t, h5z
 from numpy.typing import NDArray
 
-from ndstream.core.casting import array_of, cast, check_cast
+from ndstream.core.casting import broadcast, cast, check_cast
 from ndstream.core.dtypes import DType, is_fixed, item_size, readable, to_numpy
 from ndstream.core.limits import MiB
 from ndstream.core.model import Filter
 from ndstream.core.operations import Payload
 from ndstream.core.selection import Part, Selection, Span
-from ndstream.errors import Forbidden, InvalidRequest, UnsupportedDType, UnsupportedFilter
+from ndstream.errors import Forbidden, UnsupportedDType, UnsupportedFilter
 from ndstream.stores.hdf5.dtypes import type_id, type_of
 from ndstream.stores.hdf5.encode import Encoding, ahead, encoding
 from ndstream.stores.hdf5.filters import filters_of
@@ -150,18 +150,10 @@ class Source:
 
     def __init__(self, payload: Payload, place: Place, shape: tuple[int, ...]) -> None:
         check_cast(payload.dtype, place.dtype)
-        array = array_of(payload)
-        assert payload.shape is not None
-        inner = array.shape[len(payload.shape) :]
-        try:
-            fits = np.broadcast_shapes(payload.shape, shape) == shape
-        except ValueError:
-            fits = False
-        if not fits:
-            raise InvalidRequest(f"data of shape {payload.shape} for a selection of shape {shape}")
-        # Axes that broadcasting puts in front belong before those of the element type.
-        self._array = np.broadcast_to(array, shape + inner)
-        self._flat = array.reshape(-1, *inner) if array.shape == self._array.shape else None
+        self._array = broadcast(payload, shape)
+        inner = self._array.shape[len(shape) :]
+        whole = prod(payload.shape or ()) == prod(shape)
+        self._flat = self._array.reshape(-1, *inner) if whole else None
         self._shape = shape
         self._from, self._place = payload.dtype, place
         self.limited = self._flat is None
