@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import ndstream
-from ndstream.errors import InvalidRequest, UnsupportedDType
+from ndstream.errors import InvalidRequest, InvalidSelection, UnsupportedDType
 from ndstream.testing.fixtures import ServerFactory
 
 pytestmark = pytest.mark.keeps_open("the tests share a server")
@@ -49,9 +49,9 @@ def plain(value: Any) -> Any:
     return repr(value) if isinstance(value, float) else value
 
 
-def compare(remote: Any, oracle: Any, work: Callable[[Any, str], None]) -> None:
+def compare(remote: Any, oracle: Any, work: Callable[[Any, str], Any], name: str = "") -> None:
     """Do the same with both, and compare what plain h5py reads then."""
-    (file, path), name = remote, f"x{next(NUMBERS)}"
+    (file, path), name = remote, name or f"x{next(NUMBERS)}"
     work(oracle, name)
     work(file, name)
     with h5py.File(path) as stored:
@@ -276,3 +276,64 @@ def test_text_with_a_nul_is_refused(remote: Any, oracle: Any, value: Any) -> Non
             file.attrs["a"] = value
         with pytest.raises(errors, match="NUL"):
             file.create_dataset(f"x{next(NUMBERS)}", data=value)
+
+
+SHAPED: list[Any] = [
+    {"shape": 5},
+    {"shape": (np.int64(5),)},
+    {"shape": [5], "maxshape": 10},
+    {"shape": (5,), "maxshape": (np.int64(10),), "chunks": 2},
+    {"shape": (5,), "maxshape": [None], "chunks": (np.int32(2),)},
+    {"shape": (5,), "compression": "gzip", "compression_opts": np.int64(3)},
+    {"shape": (5,), "dtype": "<i4", "fillvalue": np.int64(7)},
+    {"shape": (5,), "dtype": "<u1", "fillvalue": 300},
+    {"shape": (5,), "dtype": "<i4", "fillvalue": 7.9},
+    {"shape": (2,), "dtype": "S3", "fillvalue": b"abcdef"},
+    {"shape": (2,), "dtype": RECORD, "fillvalue": np.array((1, 2, 3.5), RECORD)},
+]
+
+
+@pytest.mark.parametrize("number", range(len(SHAPED)))
+def test_lengths_may_be_integers_of_any_kind(remote: Any, oracle: Any, number: int) -> None:
+    options = {"dtype": "<f4", **SHAPED[number]}
+    name = f"x{next(NUMBERS)}"
+    compare(remote, oracle, lambda file, _: file.create_dataset(name, **options), name)
+    made, wanted = remote[0][name], oracle[name]
+    assert (made.maxshape, made.compression_opts) == (wanted.maxshape, wanted.compression_opts)
+    if "chunks" in options:
+        assert made.chunks == wanted.chunks
+
+
+def test_a_dataset_gets_lengths_that_are_integers_of_any_kind(remote: Any) -> None:
+    assert remote[0].create_dataset(f"x{next(NUMBERS)}", np.int64(3), "<i4", chunks=np.int64(2)).chunks == (2,)
+    made = remote[0].create_dataset(f"x{next(NUMBERS)}", (2, 2), "<i4", maxshape=(None, None))
+    made.resize(np.int64(4), axis=np.int64(0))
+    assert made.shape == (4, 2)
+    made.resize((np.int64(3), 2))
+    assert made.shape == (3, 2)
+    made.resize([2, 2])
+    made.append([1, 2], axis=np.int64(0))
+    made.insert(np.int8(0), [[3, 4]])
+    assert made[...].tolist() == [[3, 4], [0, 0], [0, 0], [1, 2]]
+    made.attrs.create("a", [1, 2], shape=np.int64(2))
+    for wrong in (2.5, "2", (2, None)):
+        with pytest.raises(InvalidRequest, match="no integer"):
+            made.resize(wrong)
+    with pytest.raises(InvalidRequest, match="no axis 2"):
+        made.resize(1, axis=2)
+    with pytest.raises(InvalidRequest, match="no integer"):
+        made.resize(1.5, axis=0)
+
+
+def test_what_has_no_fill_value_gets_none(remote: Any) -> None:
+    with pytest.raises(UnsupportedDType, match="fill"):
+        remote[0].create_dataset("text", (2,), TEXT, fillvalue="ab")
+    with pytest.raises(InvalidRequest, match="one element"):
+        remote[0].create_dataset("pair", (2,), "<i4", fillvalue=[1, 2])
+
+
+@pytest.mark.parametrize("key", ["k", ("k", slice(0, 1)), (slice(0, 1), "k"), ("k", "v")])
+def test_fields_are_not_assigned_to_alone(remote: Any, key: Any) -> None:
+    made = remote[0].create_dataset(f"x{next(NUMBERS)}", (2,), RECORD)
+    with pytest.raises(InvalidSelection, match="whole records"):
+        made[key] = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import posixpath
 from collections.abc import Mapping
 from typing import Any
@@ -51,8 +52,10 @@ def write(dataset: DescribedDataset, key: Any, value: Any) -> Write:
 
     Raises
     ------
-    InvalidSelection, OutOfBounds, UnsupportedDType
+    InvalidSelection, OutOfBounds, UnsupportedDType, InvalidRequest
     """
+    if any(isinstance(item, str) for item in (key if isinstance(key, tuple) else (key,))):
+        raise InvalidSelection(f"{dataset.name}: fields are not written alone: write whole records")
     if dataset.shape is None:
         raise InvalidSelection(f"{dataset.name}: a null dataspace has no elements to write")
     selection = select(key, dataset.shape)
@@ -61,7 +64,7 @@ def write(dataset: DescribedDataset, key: Any, value: Any) -> Write:
 
 def append(dataset: DescribedDataset, value: Any, axis: int, key: str | None) -> Append:
     """Make a dataset longer by a value, which has all of its axes."""
-    payload = payload_of(value, dataset.dtype)
+    axis, payload = _integer(axis), payload_of(value, dataset.dtype)
     if len(payload.shape or ()) == dataset.ndim - 1:
         shape = payload.shape or ()
         payload = Payload(dtype=payload.dtype, shape=(*shape[:axis], 1, *shape[axis:]), data=payload.data)
@@ -69,14 +72,37 @@ def append(dataset: DescribedDataset, value: Any, axis: int, key: str | None) ->
 
 
 def resize(dataset: DescribedDataset, size: int | tuple[int, ...], axis: int | None) -> Resize:
-    """Give a dataset another shape, or another length along an axis."""
+    """Give a dataset another shape, or another length along an axis.
+
+    Raises
+    ------
+    InvalidRequest
+        There is no such axis, or a length is no integer.
+    """
     if axis is None:
-        shape = (size,) if isinstance(size, int) else tuple(size)
-    else:
-        if dataset.shape is None or not 0 <= axis < dataset.ndim or not isinstance(size, int):
-            raise InvalidRequest(f"{dataset.name}: axis {axis} cannot get the length {size}")
-        shape = (*dataset.shape[:axis], size, *dataset.shape[axis + 1 :])
-    return Resize(name=dataset.name, shape=shape)
+        return Resize(name=dataset.name, shape=lengths(size))
+    if dataset.shape is None or not 0 <= _integer(axis) < dataset.ndim:
+        raise InvalidRequest(f"{dataset.name} has no axis {axis}")
+    shape = list(dataset.shape)
+    shape[axis] = _integer(size)
+    return Resize(name=dataset.name, shape=tuple(shape))
+
+
+def lengths(given: Any) -> tuple[int, ...]:
+    """Lengths of axes, given as any integers: one, or a sequence of them.
+
+    Raises
+    ------
+    InvalidRequest
+    """
+    return tuple(map(_integer, given)) if np.iterable(given) else (_integer(given),)
+
+
+def _integer(value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise InvalidRequest(f"{value!r} is no integer") from None
 
 
 def create_dataset(
@@ -85,8 +111,8 @@ def create_dataset(
     dtype: DTypeLike | None,
     data: Any,
     *,
-    maxshape: tuple[int | None, ...] | None = None,
-    chunks: tuple[int, ...] | bool | None = None,
+    maxshape: int | tuple[int | None, ...] | None = None,
+    chunks: int | tuple[int, ...] | bool | None = None,
     compression: str | int | None = None,
     compression_opts: Any = None,
     shuffle: bool = False,
@@ -104,24 +130,38 @@ def create_dataset(
     """
     wanted = np.dtype("<f4") if dtype is None and data is None else element_type(dtype, data)
     payload = None if data is None or is_empty(data) else payload_of(data, wanted)
-    given = (shape,) if isinstance(shape, int) else None if shape is None else tuple(shape)
+    given = None if shape is None else lengths(shape)
     if given is None and payload is None and not is_empty(data):
         raise InvalidRequest(f"{name}: a dataset needs a shape or data")
     if given is not None and payload is not None and given != payload.shape:
         payload = _reshaped(name, payload, given)
     found = given if payload is None else payload.shape
-    fill = None if fillvalue is None else np.asarray(fillvalue, wanted).tobytes()
     return CreateDataset(
         name=name,
         dtype=from_numpy(wanted),
         shape=found,
-        maxshape=maxshape,
-        chunks=chunks,
+        maxshape=None if maxshape is None else _most(maxshape),
+        chunks=chunks if chunks is None or isinstance(chunks, bool) else lengths(chunks),
         filters=filters_of(compression, compression_opts, wanted, shuffle=shuffle, fletcher32=fletcher32),
-        fill=fill,
+        fill=None if fillvalue is None else _fill(fillvalue, wanted),
         data=payload,
         exist_ok=exist_ok,
     )
+
+
+def _most(maxshape: Any) -> tuple[int | None, ...]:
+    sides = maxshape if np.iterable(maxshape) else (maxshape,)
+    return tuple(None if side is None else _integer(side) for side in sides)
+
+
+def _fill(value: Any, dtype: np.dtype[Any]) -> bytes:
+    given = np.asarray(value)
+    payload = payload_of(given if given.dtype.kind in "biuf" else value, dtype)
+    if isinstance(payload.data, list):
+        raise UnsupportedDType(f"elements of type {dtype}, of variable length, have no fill value")
+    if payload.shape != ():
+        raise InvalidRequest("a fill value is one element")
+    return bytes(payload.data)
 
 
 def _reshaped(name: str, payload: Payload, shape: tuple[int, ...]) -> Payload:
@@ -153,7 +193,7 @@ def filters_of(
     elif compression is not None:
         # As in h5py: a small number alone is a level of gzip.
         is_level = options is None and 0 <= compression < 10
-        number, options = (_GZIP, compression) if is_level else (int(compression), options)
+        number, options = (_GZIP, compression) if is_level else (_integer(compression), options)
         found.append(Filter(id=number, name="deflate" if is_level else str(number), options=_numbers(options)))
     if fletcher32:
         found.append(Filter(id=_FLETCHER32, name="fletcher32"))
@@ -163,12 +203,13 @@ def filters_of(
 def _numbers(options: Any) -> tuple[int, ...]:
     if options is None:
         return ()
-    return (options,) if isinstance(options, int) else tuple(options)
+    return lengths(options)
 
 
 def insert(dataset: DescribedDataset, index: int, value: Any, axis: int) -> Insert:
     """Insert a value, which has all axes of the dataset, or one row without its axis."""
-    return Insert(name=dataset.name, index=index, data=append(dataset, value, axis, None).data, axis=axis)
+    made = append(dataset, value, axis, None)
+    return Insert(name=dataset.name, index=_integer(index), data=made.data, axis=made.axis)
 
 
 def member(name: str, value: Any, file_path: str) -> Link | CreateDataset:
@@ -222,8 +263,8 @@ def create_attribute(
         The data do not make the shape.
     """
     payload = payload_of(data, element_type(dtype, data))
-    if shape is not None and payload.shape is not None and shape != payload.shape:
-        payload = _reshaped(f"attribute {name!r}", payload, shape)
+    if shape is not None and payload.shape is not None and lengths(shape) != payload.shape:
+        payload = _reshaped(f"attribute {name!r}", payload, lengths(shape))
     return SetAttributes(name=owner, values={name: payload})
 
 
@@ -303,7 +344,7 @@ def check_required(found: Any, name: str, shape: int | tuple[int, ...], dtype: D
     UnsupportedDType
         It has another shape, or a type that the wanted one does not go into, or with `exact` is not.
     """
-    wanted = (shape,) if isinstance(shape, int) else tuple(shape)
+    wanted = lengths(shape)
     if not isinstance(found, DescribedDataset) or found.shape != wanted:
         raise UnsupportedDType(f"{name} is no dataset of shape {wanted}")
     fits = np.dtype(dtype) == found.dtype if exact else np.can_cast(np.dtype(dtype), found.dtype)
