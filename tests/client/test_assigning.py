@@ -337,3 +337,33 @@ def test_fields_are_not_assigned_to_alone(remote: Any, key: Any) -> None:
     made = remote[0].create_dataset(f"x{next(NUMBERS)}", (2,), RECORD)
     with pytest.raises(InvalidSelection, match="whole records"):
         made[key] = 1
+
+
+def test_what_is_too_large_for_hdf5_is_an_error_of_the_request(remote: Any) -> None:
+    file = remote[0]
+    file.attrs["kept"] = 5
+    for name, value in (("kept", np.zeros(70_000, "<u1")), ("texts", ["x"] * 5000), ("n" * 70_000, 1)):
+        with pytest.raises(InvalidRequest, match="64 KiB"):
+            file.attrs[name] = value
+    assert file.attrs["kept"] == 5
+    for shape, options in (
+        ((2**61,), {}),
+        ((2**63,), {"chunks": 10}),
+        ((2**40, 2**30), {"chunks": (10, 10)}),
+        ((2**64,), {"maxshape": None}),
+    ):
+        with pytest.raises(InvalidRequest):
+            file.create_dataset("large", shape, "<f8", **options)
+    assert "large" not in file
+    made = file.create_dataset("large", (2**61,), "<f8", chunks=10, maxshape=(None,))
+    made[-1] = 5
+    assert made[-2:].tolist() == [0, 5]
+    with pytest.raises(InvalidRequest):
+        made.resize(2**64)
+
+
+def test_nothing_can_be_appended_by_a_key(remote: Any) -> None:
+    made = remote[0].create_dataset(f"x{next(NUMBERS)}", (0,), RECORD, maxshape=(None,))
+    assert (made.append([], key="k"), made.append(SWAPPED), made.append(SWAPPED[:0], key="k")) == (0, 0, 2)
+    with pytest.raises(InvalidRequest, match="no field"):
+        made.append([], key="q")

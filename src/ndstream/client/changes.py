@@ -45,6 +45,7 @@ _NAMED = {
     "zstd": (32015, "zstd"),
 }
 _GZIP_LEVEL = 4
+_MOST = 1 << 63
 
 
 def write(dataset: DescribedDataset, key: Any, value: Any) -> Write:
@@ -100,9 +101,12 @@ def lengths(given: Any) -> tuple[int, ...]:
 
 def _integer(value: Any) -> int:
     try:
-        return operator.index(value)
+        found = operator.index(value)
     except TypeError:
         raise InvalidRequest(f"{value!r} is no integer") from None
+    if not -_MOST <= found < _MOST:
+        raise InvalidRequest(f"{found} is more than a file has room for")
+    return found
 
 
 def create_dataset(

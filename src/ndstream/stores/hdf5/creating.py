@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any, TypeAlias
 
 import h5py
@@ -23,14 +24,17 @@ from ndstream.wire.compression import BITSHUFFLE
 Shape: TypeAlias = tuple[int, ...]
 
 _RANK = 32
+_MOST = 1 << 63
 _REFERENCES = (h5py.Reference, h5py.RegionReference)
 _DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3
 
 
-def check_shape(shape: Shape) -> None:
-    """Refuse what is no shape of HDF5."""
-    if len(shape) > _RANK or any(not 0 <= side < 1 << 63 for side in shape):
+def check_shape(shape: Shape, size: int = 1) -> None:
+    """Refuse what is no shape of HDF5, or has 2**63 elements, or `size` bytes of them, or more."""
+    if len(shape) > _RANK or any(not 0 <= side < _MOST for side in shape):
         raise InvalidRequest(f"{shape} is not the shape of a dataset")
+    if prod(shape) * size >= _MOST:
+        raise InvalidRequest(f"no file has room for the elements of a dataset of shape {shape}")
 
 
 class Recipe:
@@ -58,7 +62,9 @@ class Recipe:
         self.space = _space(operation.shape, operation.maxshape)
         self.properties = h5p.create(h5p.DATASET_CREATE)
         chunks = _chunks(operation, operation.shape)
-        if chunks is not None:
+        if chunks is None:
+            check_shape(operation.shape, memory_size(operation.dtype))
+        else:
             nbytes = int(np.prod(chunks, dtype=object)) * memory_size(operation.dtype)
             if nbytes > largest_chunk:
                 raise TooLarge(f"a chunk of {nbytes} bytes is more than the limit 'chunk' ({largest_chunk})")
@@ -93,7 +99,7 @@ def _space(shape: Shape, maxshape: tuple[int | None, ...] | None) -> h5s.SpaceID
     if maxshape is None:
         return h5s.create_simple(shape)
     if len(maxshape) != len(shape) or any(
-        most is not None and not side <= most < 1 << 63 for side, most in zip(shape, maxshape, strict=False)
+        most is not None and not side <= most < _MOST for side, most in zip(shape, maxshape, strict=False)
     ):
         raise InvalidRequest(f"a dataset of shape {shape} cannot have the largest shape {maxshape}")
     return h5s.create_simple(shape, tuple(h5s.UNLIMITED if most is None else most for most in maxshape))
@@ -177,9 +183,20 @@ class AttributeValue:
         self.memory = self.type if fixed else h5t.py_create(to_numpy(payload.dtype, references=_REFERENCES))
 
     def put(self, target: Any, name: bytes) -> None:
-        """Set it, in place of one of that name."""
+        """Set it, in place of one of that name.
+
+        Raises
+        ------
+        InvalidRequest
+            It is too large for an attribute.
+        """
         if h5a.exists(target, name):
             h5a.delete(target, name)
-        made = h5a.create(target, name, self.type, self.space)
+        try:
+            made = h5a.create(target, name, self.type, self.space)
+        except (ValueError, RuntimeError, OSError) as error:
+            if "too large" not in str(error):
+                raise
+            raise InvalidRequest("an attribute has less than 64 KiB, with its name and type") from None
         if self.array is not None and self.array.size:
             made.write(self.array, mtype=self.memory)

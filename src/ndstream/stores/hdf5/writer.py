@@ -371,11 +371,11 @@ class Writer:
         if key not in {field.name for field in place.dtype.fields}:
             raise InvalidRequest(f"there is no field called {key!r}")
         rows = Source(data, place, data.shape or ()).take(0, (data.shape or (0,))[0])
+        if not rows.size:
+            return Outcome(shape=shape, start=shape[0], done=False)
         there, kept, fresh = match(place, rows, key, shape[0])
         now = (shape[0] + fresh.size,)
         self._check_growth(place, now, operation.name)
-        if not rows.size:
-            return Outcome(shape=shape, start=shape[0], done=False)
         stored = msgspec.structs.replace(data, dtype=place.dtype)
         if kept.size:
             self._rewriting(place)
