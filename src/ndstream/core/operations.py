@@ -83,8 +83,8 @@ class WriteChunk(msgspec.Struct, frozen=True, kw_only=True, tag_field="operation
 class Append(msgspec.Struct, frozen=True, kw_only=True, tag_field="operation", tag="append"):
     """Make a dataset longer along `axis` and write the new part; the outcome says where it landed.
 
-    With `key`, the name of a field: rows whose key is there already replace those rows, the others are appended; of
-    equal keys in the data the last one counts.
+    With `key`, the name of a field: rows whose key is there already (`ndstream.core.keys`) replace those rows, the
+    others are appended; of equal keys in the data the last one counts.
     """
 
     name: str

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ndstream.core.casting import array_of, broadcast, bytes_of, cast, check_cast
 from ndstream.core.chunking import check_chunk, check_stored, chunk_shape
 from ndstream.core.dtypes import from_numpy, item_size, memory_size, to_numpy
+from ndstream.core.keys import keys_of
 from ndstream.core.model import ExternalLink, SoftLink
 from ndstream.core.operations import (
     Append,
@@ -162,12 +163,13 @@ class Draft:
             raise InvalidRequest(f"there is no field called {key!r}")
         if not rows.size:
             return Outcome(shape=values.shape, start=values.size, done=False)
-        last = {item.tobytes(): number for number, item in enumerate(rows[key])}
+        last = {item: number for number, item in enumerate(keys_of(rows[key]))}
         changed = values.copy()
-        there = [number for number, item in enumerate(values[key]) if item.tobytes() in last]
+        keys = keys_of(values[key])
+        there = [number for number, item in enumerate(keys) if item in last]
         for number in there:
-            changed[number] = rows[last[values[key][number].tobytes()]]
-        known = {values[key][number].tobytes() for number in there}
+            changed[number] = rows[last[keys[number]]]
+        known = {keys[number] for number in there}
         fresh = sorted(number for item, number in last.items() if item not in known)
         if there:
             self._swap(array, replace(array, values=changed))

@@ -147,6 +147,25 @@ class WritableStoreSuite:
 
         self.run(tmp_path, work)
 
+    def test_keys_are_equal_when_their_values_are(self, tmp_path: Path) -> None:
+        kind = np.dtype([("k", ">f8"), ("z", [("re", "<f4", (2,)), ("n", "<i2")]), ("x", "<i4")])
+
+        async def work(store: Any) -> None:
+            await apply(store, table("/t", kind))
+            rows = np.array([(0.0, ([0.0, 1], 1), 1), (np.nan, ([2, 3], 1), 2)], kind)
+            await apply(store, Append(name="/t", data=payload(rows)))
+            rows["k"][0], rows["x"] = -0.0, (10, 20)
+            (outcome,) = (await apply(store, Append(name="/t", data=payload(rows), key="k"))).outcomes
+            assert (outcome.replaced, outcome.shape) == (2, (2,))
+            rows["z"]["re"][0, 0], rows["x"] = -0.0, (100, 200)
+            (outcome,) = (await apply(store, Append(name="/t", data=payload(rows), key="z"))).outcomes
+            assert (outcome.replaced, outcome.shape) == (2, (2,))
+            (outcome,) = (await apply(store, Append(name="/t", data=payload(rows[:0]), key="k"))).outcomes
+            assert (outcome.replaced, outcome.shape, outcome.done) == (0, (2,), False)
+            assert (await read(store, "/t"))["x"].tolist() == [100, 200]
+
+        self.run(tmp_path, work)
+
     def test_insert_resize_and_fill(self, tmp_path: Path) -> None:
         async def work(store: Any) -> None:
             await apply(store, table("/t", "<i2", (2,), fill=np.int16(7).tobytes()))
