@@ -453,7 +453,7 @@ async def _same_file(store: Any, oracle: MemoryStore, path: str) -> None:
 
 async def _same_node(store: Any, oracle: MemoryStore, path: str, name: str, one: Any, other: Any) -> None:
     assert type(one) is type(other), name
-    if isinstance(one, model.SoftLink):
+    if isinstance(one, model.SoftLink | model.HardLink):
         assert one == other
         return
     assert one.attributes == other.attributes, name
