@@ -64,6 +64,7 @@ def _members() -> dict[str, Group | Array | SoftLink | ExternalLink]:
     shared = Array(np.arange(12, dtype="<f8").reshape(3, 4), {"unit": _text("m")})
     return {
         "big": Array((np.arange(np.prod(BIG)) * 7919 % 65521).astype("<i4").reshape(BIG)),
+        "odd": Array(np.arange(60_000, dtype="<f4").view("V20")),
         "shared": shared,
         "again": Group({"shared": shared}),
         "types": Group({name: Array(values) for name, values in _values().items()}, attributes=_values()),
@@ -483,6 +484,15 @@ class StoreSuite:
             return await asyncio.gather(*(one(number) for number in range(60)))
 
         assert all(bench.run(all_of_them()))
+
+    def test_pieces_are_of_whole_elements(self, bench: Bench) -> None:
+        async def work() -> list[int]:
+            reading = await bench.store.read("runs/one.h5", "/odd", ANYBODY, None)
+            return [len(buffer) async for buffer in reading.buffers()]
+
+        sizes = bench.run(work())
+        assert sum(sizes) == 240_000
+        assert [size % 20 for size in sizes] == [0] * len(sizes)
 
     def test_readings_may_be_given_up_at_any_point(self, bench: Bench) -> None:
         async def work(pieces: int) -> None:

@@ -228,7 +228,7 @@ class Reader:
         start = selection.run_start
         if layout.offset is not None and start is not None:
             whole = (layout.offset + start * itemsize, selection.count * itemsize)
-            yield from loadings(file, [whole], self._means.limits)
+            yield from loadings(file, [whole], self._means.limits, unit=itemsize)
             return
         for piece in plan(selection, layout, itemsize, self._means.limits):
             if layout.offset is None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ndstream.core.dtypes import DType
+from ndstream.core.dtypes import DType, memory_size
 from ndstream.core.limits import Limits
 from ndstream.core.ports import Lent
 from ndstream.core.selection import Selection
@@ -194,7 +194,8 @@ class PieceReading:
         return self._pieces(lends=True)
 
     async def _pieces(self, *, lends: bool) -> AsyncIterator[Any]:
-        most = self._means.limits.piece
+        itemsize = memory_size(self.dtype)
+        most = max(1, self._means.limits.piece // itemsize) * itemsize
         try:
             while await self._read_ahead(lends=lends):
                 whole = await self._pending[0].made()

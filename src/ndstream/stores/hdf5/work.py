@@ -103,15 +103,16 @@ class Copying:
 class Loading:
     """A piece that is in the file as it leaves: ranges of bytes, one behind the other.
 
-    Long enough to be lent; who reads it cuts it first.
+    Long enough to be lent; who reads it cuts it first, between its units.
     """
 
     shares = 1
     scratch = 0
 
-    def __init__(self, file: OpenFile, ranges: list[tuple[int, int]]) -> None:
+    def __init__(self, file: OpenFile, ranges: list[tuple[int, int]], unit: int = 1) -> None:
         self.nbytes = sum([count for _, count in ranges])
         self._file = file
+        self._unit = unit
         self._ranges = ranges
 
     def run(self, out: NDArray[np.uint8]) -> None:
@@ -132,7 +133,8 @@ class Loading:
 
     def cut(self) -> list[Loading]:
         """Pieces that are not too long to be read at once, one behind the other."""
-        return [Loading(self._file, ranges) for ranges in _cut(self._ranges, _LOADED)]
+        some = _cut(self._ranges, _whole(_LOADED, self._unit))
+        return [Loading(self._file, ranges, self._unit) for ranges in some]
 
     def lend(self) -> Lent | None:
         """Lend the piece instead, if it is one range that can be."""
@@ -142,10 +144,15 @@ class Loading:
         """Do nothing: it is short work."""
 
 
-def loadings(file: OpenFile, ranges: Iterable[tuple[int, int]], limits: Limits) -> Iterator[Loading]:
-    """Cut ranges of bytes of a file, (offset, count), into pieces."""
-    for some in _cut(ranges, min(limits.piece, _LENT)):
-        yield Loading(file, some)
+def loadings(file: OpenFile, ranges: Iterable[tuple[int, int]], limits: Limits, *, unit: int = 1) -> Iterator[Loading]:
+    """Cut ranges of bytes of a file, (offset, count), into pieces of whole units of so many bytes."""
+    for some in _cut(ranges, _whole(min(limits.piece, _LENT), unit)):
+        yield Loading(file, some, unit)
+
+
+def _whole(most: int, unit: int) -> int:
+    """Bytes of as many units as `most` bytes hold, but of one at least."""
+    return max(1, most // unit) * unit
 
 
 def _cut(ranges: Iterable[tuple[int, int]], most: int) -> Iterator[list[tuple[int, int]]]:
