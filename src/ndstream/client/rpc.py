@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ndstream.client.rpc_link import Address, Fields, RPCLink, Welcome, is_refusal, refusal
 from ndstream.core.limits import DEFAULT_LIMITS, KiB, Limits
 from ndstream.errors import ConnectionLost, InvalidRequest, NDStreamError, NotSupported, ProtocolError
+from ndstream.protocols.rpc.dtypes import spell_array
 from ndstream.protocols.rpc.selections import spell
 
 T = TypeVar("T")
@@ -428,8 +429,9 @@ class _Gathered:
             self._array = np.empty(prod(self._shape), piece.dtype)
         if start + len(piece) > len(self._array):
             return "more elements than were said"
-        if piece.dtype.kind == "U" and piece.dtype.itemsize > self._array.dtype.itemsize:
-            self._array = self._array.astype(piece.dtype)
+        if piece.dtype != self._array.dtype:
+            # Each piece has the room that its own text takes.
+            self._array = self._array.astype(np.promote_types(piece.dtype, self._array.dtype), copy=False)
         self._array[start : start + len(piece)] = piece
         self._filled += len(piece)
         return None
@@ -458,14 +460,7 @@ def _spelled(dtype: Any) -> Any:
     if dtype is None or isinstance(dtype, dict | list) or dtype == "str":
         return dtype
     found = np.dtype(dtype)
-    if found.names is not None:
-        assert found.fields is not None
-        return [[name, *_member(found.fields[name][0])] for name in found.names]
-    return "str" if found.kind in "UO" else found.str
-
-
-def _member(dtype: np.dtype[Any]) -> list[Any]:
-    return [_spelled(dtype)] if dtype.subdtype is None else [_spelled(dtype.base), [*dtype.shape]]
+    return "str" if found.kind in "UO" else spell_array(found)
 
 
 def _selected(command: Fields) -> Fields:

@@ -34,9 +34,7 @@ def as_map(array: Any) -> Any:
 def from_map(value: Any) -> Any:
     if not isinstance(value, dict) or b"nd" not in value:
         return value
-    kind = value[b"type"]
-    dtype = np.dtype([tuple(entry) for entry in kind]) if isinstance(kind, list) else np.dtype(kind)
-    return np.frombuffer(value[b"data"], dtype).reshape(value[b"shape"])
+    return np.frombuffer(value[b"data"], dtype_of(value[b"type"])).reshape(value[b"shape"])
 
 
 def extended(header: dict[str, Any], *bodies: bytes, flags: int = 0) -> bytes:
@@ -68,6 +66,13 @@ def taken_apart(payload: bytes) -> tuple[dict[str, Any], bool]:
         return {key: restored(item) for key, item in value.items()} if isinstance(value, dict) else value
 
     return {key: restored(value) for key, value in header.items()}, bool(flags & 1)
+
+
+def dtype_of(kind: Any) -> np.dtype[Any]:
+    if isinstance(kind, list):
+        kind = [(name, dtype_of(base), *map(tuple, shape)) for name, base, *shape in kind]
+    found: np.dtype[Any] = np.dtype(kind)
+    return found
 
 
 class Peer:

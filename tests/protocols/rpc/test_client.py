@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
-from tests.protocols.rpc.conftest import TOKEN, Served
+from tests.protocols.rpc.conftest import TOKEN, Served, StartOwn
 from tests.protocols.rpc.old_server import Server, handler
 from tests.protocols.rpc.peer import Peer
 
@@ -18,6 +19,7 @@ import ndstream
 from ndstream.core.limits import Limits, MiB
 from ndstream.errors import (
     ConnectionLost,
+    InvalidRequest,
     InvalidSelection,
     NotAuthenticated,
     NotFound,
@@ -79,6 +81,73 @@ def test_data_and_errors_come_unwrapped(served: Served, group: str) -> None:
         for value in (5, 2.5, "größer", {"a": [1, None]}, [1, 2]):
             await client.write(f"{group}2", value)
             assert np.asarray(await client.read(f"{group}2")).tolist() == np.asarray(value).tolist()
+
+    with_client(served.port, work, unwrap=True)
+
+
+INNER = np.dtype([("unit", "<U3"), ("x", "<f4")])
+WORDS = np.array(
+    [("abc", 1, ("µm", 0.5), ["é", ""]), ("日本語", 2, ("", 1.5), ["long", "xyz"])],
+    [("name", "<U5"), ("n", "<i4"), ("inner", INNER), ("tags", "<U4", (2,))],
+)
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_records_with_text_are_what_they_were_in_the_file_and_back(served: Served, group: str, compress: bool) -> None:
+    expected = [WORDS["name"].tolist(), WORDS["n"].tolist(), WORDS["tags"].tolist(), WORDS["inner"]["unit"].tolist()]
+
+    def members(array: Any) -> list[Any]:
+        columns = [array["name"], array["n"], array["tags"], array["inner"]["unit"]]
+        return [(np.char.decode(one, "utf-8") if one.dtype.kind == "S" else one).tolist() for one in columns]
+
+    async def work(client: ndstream.HDF5Client) -> None:
+        await client.write(f"{group}/d", WORDS)
+        await client.set_attrs(f"{group}/d", {"all": WORDS, "one": WORDS[1]})
+        await client.create_dataset(f"{group}/made", WORDS.shape, WORDS.dtype)
+        await client.update(f"{group}/made", WORDS, selection=np.s_[:])
+        await client.append(f"{group}/rows", WORDS[:1])
+        await client.append(f"{group}/rows", WORDS[1:])
+        attrs = (await client.get_attrs(f"{group}/d"))["attrs"]
+        assert members(attrs["all"]) == expected
+        assert members(attrs["one"]) == [column[1] for column in expected]
+        with h5py.File(served.path, "r", locking=False) as file:
+            assert members(file[f"{group}/d"].attrs["all"]) == expected
+            for name in ("d", "made", "rows"):
+                assert members(file[f"{group}/{name}"][:]) == expected
+                assert members(await client.read(f"{group}/{name}")) == expected
+                assert file[f"{group}/{name}"].dtype["name"].itemsize == 20
+                assert h5py.check_string_dtype(file[f"{group}/{name}"].dtype["name"]) == ("utf-8", 20)
+
+    with_client(served.port, work, unwrap=True, compress=compress)
+    with Peer(served.port) as peer:
+        assert members(peer.data(f"{group}/d")) == expected
+
+
+def test_text_of_records_in_pieces_is_as_long_as_the_longest(start_own: StartOwn) -> None:
+    count = 500_000
+    kept = np.zeros(count, [("word", h5py.string_dtype("utf-8", 12)), ("n", "<i8")])
+    kept["n"] = np.arange(count)
+    kept["word"][0], kept["word"][-1] = b"a", b"twelve bytes"
+    served = start_own({"words": kept})
+
+    async def work(client: ndstream.HDF5Client) -> None:
+        found = await client.read("/words")
+        assert (found["word"][0], found["word"][-1]) == ("a", "twelve bytes")
+        np.testing.assert_array_equal(found["n"], kept["n"])
+
+    with_client(served.port, work, unwrap=True)
+
+
+def test_numbers_that_are_no_characters_are_refused(served: Served, group: str) -> None:
+    wrong = np.array([("x", 1)], [("word", "<U1"), ("n", "<i4")])
+    wrong.view("<u4")[0] = 0x7FFFFFFF
+
+    async def work(client: ndstream.HDF5Client) -> None:
+        for values in (wrong, wrong["word"]):
+            with pytest.raises(InvalidRequest, match="Unicode"):
+                await client.write(group, values)
+        with pytest.raises(NotFound):
+            await client.read(group)
 
     with_client(served.port, work, unwrap=True)
 

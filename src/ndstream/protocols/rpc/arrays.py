@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ndstream.core.dtypes import DType, from_numpy, is_fixed, memory_size, to_numpy
+from ndstream.core.dtypes import DType, from_numpy, is_fixed, to_numpy
 from ndstream.core.elements import restore
 from ndstream.core.limits import MiB
 from ndstream.errors import InvalidRequest, ProtocolError, TooLarge, UnsupportedDType
-from ndstream.protocols.rpc.dtypes import TEXT, parse, plain_dtype, spell, storable
+from ndstream.protocols.rpc.dtypes import TEXT, array_dtype, parse, plain_dtype, spell, spell_array
 from ndstream.wire.framing import Buffer
 
 _RANK = 32
@@ -127,6 +127,7 @@ def to_reference(array: NDArray[Any], bodies: list[Buffer]) -> dict[str, Any]:
     """Map that stands for an array whose bytes are appended to `bodies`; text and sequences stay in the map."""
     shape = list(array.shape)
     if array.dtype.kind == "U":
+        check_characters(array)
         return {"$nd": array.reshape(-1).tolist(), "dtype": TEXT, "shape": shape}
     if array.dtype.kind == "O":
         base = spell(from_numpy(array.dtype)) if array.dtype.metadata else TEXT
@@ -134,7 +135,7 @@ def to_reference(array: NDArray[Any], bodies: list[Buffer]) -> dict[str, Any]:
         return {"$nd": flat, "dtype": base, "shape": shape}
     packed = little_endian(array)
     bodies.append(bytes_of(packed))
-    return {"$nd": len(bodies) - 1, "dtype": spell(storable(packed.dtype)), "shape": shape}
+    return {"$nd": len(bodies) - 1, "dtype": spell_array(packed.dtype), "shape": shape}
 
 
 def from_reference(value: dict[Any, Any], bodies: Sequence[memoryview], codecs: frozenset[str], most: int) -> Any:
@@ -154,27 +155,24 @@ def from_reference(value: dict[Any, Any], bodies: Sequence[memoryview], codecs: 
     InvalidRequest, UnsupportedDType, TooLarge
     """
     place, shape = value["$nd"], value.get("shape")
-    dtype = parse(value.get("dtype"))
     if not is_shape(shape):
         raise InvalidRequest("an array needs a shape")
     assert shape is not None
     if isinstance(place, list):
-        return _listed(place, dtype, tuple(shape))
-    if not is_fixed(dtype):
-        raise InvalidRequest("elements of variable length come as a list")
+        return _listed(place, parse(value.get("dtype")), tuple(shape))
+    dtype = array_dtype(value.get("dtype"))
     if type(place) is not int or not 0 <= place < len(bodies):
         raise ProtocolError(f"there is no body number {str(place)[:20]}")
-    nbytes = memory_size(dtype) * prod(shape)
+    nbytes = dtype.itemsize * prod(shape)
     body = bodies[place]
     codec = value.get("codec")
     if codec is not None:
         body = _expanded(body, codec, value.get("nbytes"), nbytes, codecs, most)
     if len(body) != nbytes:
         raise ProtocolError(f"a body of {len(body)} bytes for an array of {nbytes}")
-    spelled = to_numpy(dtype)
     if not nbytes:
-        return np.zeros(tuple(shape) + spelled.shape, spelled.base)
-    return np.frombuffer(body, spelled.base).reshape(tuple(shape) + spelled.shape)
+        return np.zeros(tuple(shape) + dtype.shape, dtype.base)
+    return np.frombuffer(body, dtype.base).reshape(tuple(shape) + dtype.shape)
 
 
 def _listed(elements: list[Any], dtype: DType, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -261,6 +259,22 @@ def check_texts(value: list[Any]) -> None:
                 inside.append(item)
     if not fits_padded(longest, count):
         raise TooLarge(f"{count} texts of up to {longest} characters: send fewer of them at a time")
+
+
+def check_characters(array: NDArray[Any]) -> None:
+    """Refuse numbers that are no characters, of which numpy and Python make text all the same.
+
+    Parameters
+    ----------
+    array : ndarray of text
+
+    Raises
+    ------
+    InvalidRequest
+    """
+    codes = np.ascontiguousarray(array).reshape(-1).view(np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
+    if codes.size and codes.max() > sys.maxunicode:
+        raise InvalidRequest("text that is not Unicode")
 
 
 def bytes_of(array: NDArray[Any]) -> Buffer:

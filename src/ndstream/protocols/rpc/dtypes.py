@@ -20,6 +20,7 @@ from ndstream.core.dtypes import (
     Sequence,
     String,
     from_numpy,
+    is_fixed,
     memory_size,
     to_numpy,
 )
@@ -68,7 +69,7 @@ def _shaped(dtype: DType) -> list[Any]:
 
 
 def parse(spelling: Any, depth: int = 0) -> DType:
-    """Read the spelling of an element type.
+    """Read the spelling of an element type; text of a fixed size is UTF-8 in records, of any size elsewhere.
 
     Raises
     ------
@@ -83,7 +84,7 @@ def parse(spelling: Any, depth: int = 0) -> DType:
         case "str":
             return String(size=None)
         case str():
-            return _simple(spelling)
+            return _simple(spelling, inner=depth > 0)
         case {"vlen": base, **rest} if not rest:
             return Sequence(base=parse(base, depth + 1))
         case {"enum": base, "members": dict(members), **rest} if not rest:
@@ -111,10 +112,10 @@ def plain_dtype(spelling: str) -> np.dtype[Any]:
     return found
 
 
-def _simple(spelling: str) -> DType:
+def _simple(spelling: str, *, inner: bool) -> DType:
     found = plain_dtype(spelling)
     if found.kind == "U":
-        return String(size=None)
+        return _element(found) if inner else String(size=None)
     return from_numpy(found)
 
 
@@ -148,6 +149,53 @@ def _compound(entries: list[Any], depth: int) -> DType:
         fields.append(Field(name=name, dtype=dtype, offset=offset))
         offset += memory_size(dtype)
     return Compound(fields=tuple(fields), size=offset)
+
+
+def array_dtype(spelling: Any) -> np.dtype[Any]:
+    """Read the spelling of the type of an array whose elements travel as bytes, text in records as UTF-32.
+
+    Raises
+    ------
+    InvalidRequest, UnsupportedDType
+    """
+    match spelling:
+        case str():
+            return plain_dtype(spelling)
+        case [[str(), _, *_], *_]:
+            parse(spelling)
+            return _record(spelling)
+        case _:
+            dtype = parse(spelling)
+            if not is_fixed(dtype):
+                raise InvalidRequest("elements of variable length come as a list")
+            return to_numpy(dtype)
+
+
+def _record(entries: list[Any]) -> np.dtype[Any]:
+    """Make a record of entries that `parse` was content with."""
+    members = [(name, array_dtype(base), *map(tuple, shape)) for name, base, *shape in entries]
+    if len(members) == 1 and not members[0][0]:
+        return np.dtype(members[0][1:])
+    return np.dtype(members)
+
+
+def spell_array(dtype: np.dtype[Any]) -> Any:
+    """Spell the type of an array that travels as bytes: what `array_dtype` reads.
+
+    Raises
+    ------
+    UnsupportedDType
+    """
+    if dtype.names is not None:
+        assert dtype.fields is not None
+        return [[name, *_shaped_array(dtype.fields[name][0])] for name in dtype.names]
+    if dtype.kind not in _KINDS | {"U"}:
+        raise UnsupportedDType(f"elements of type {dtype} do not travel")
+    return dtype.str
+
+
+def _shaped_array(dtype: np.dtype[Any]) -> list[Any]:
+    return [spell_array(dtype.base), list(dtype.shape)] if dtype.shape else [spell_array(dtype)]
 
 
 def storable(dtype: np.dtype[Any]) -> DType:

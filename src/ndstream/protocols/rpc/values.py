@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndstream.core.dtypes import (
+    Array,
     Compound,
     DType,
     Integer,
@@ -130,6 +131,7 @@ def payload_of(array: NDArray[Any]) -> Payload:
         kept = from_numpy(array.dtype)
         return Payload(dtype=kept, shape=array.shape, data=flatten(array, kept))
     if array.dtype.kind == "U":
+        arrays.check_characters(array)
         texts = [_encoded(item) for item in array.reshape(-1).tolist()]
         return Payload(dtype=_TEXT, shape=array.shape, data=texts)
     dtype = storable(array.dtype)
@@ -146,6 +148,7 @@ def _encode_members(array: NDArray[Any], target: np.dtype[Any]) -> NDArray[Any]:
         if column.dtype.names is not None:
             made[name] = _encode_members(column, made[name].dtype)
         elif column.dtype.kind == "U":
+            arrays.check_characters(column)
             try:
                 made[name] = np.char.encode(column, "utf-8")
             except UnicodeEncodeError as error:
@@ -238,6 +241,8 @@ def _holds_text(dtype: DType) -> bool:
     match dtype:
         case String(charset=charset):
             return charset == "utf-8"
+        case Array(base=base):
+            return _holds_text(base)
         case Compound(fields=fields):
             return any(_holds_text(field.dtype) for field in fields)
     return False
@@ -245,6 +250,8 @@ def _holds_text(dtype: DType) -> bool:
 
 def _decode_text(array: NDArray[Any], dtype: DType) -> NDArray[Any]:
     """Text in place of UTF-8 of fixed size, in records as well."""
+    if isinstance(dtype, Array):
+        return _decode_text(array, dtype.base)
     if not isinstance(dtype, Compound):
         return np.char.decode(array, "utf-8", "replace") if array.size else np.empty(array.shape, "U1")
     columns = {}
