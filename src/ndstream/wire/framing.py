@@ -38,7 +38,7 @@ class Frames:
     Attributes
     ----------
     fault : Fault or None
-        What made an end to it; nothing is taken any more.
+        What made an end to it; whatever still comes is thrown away.
     total : int
         Bytes that were received so far.
     """
@@ -85,6 +85,8 @@ class Frames:
             whole = memoryview(self._body)
             self._body = None
             return [whole]
+        if self.fault is not None:
+            return []
         self._have += count
         return self._cut()
 
@@ -96,6 +98,7 @@ class Frames:
             length = int.from_bytes(scratch[at : at + HEAD], "big")
             if not 0 < length <= self.most:
                 self.fault = Fault("long" if length else "empty", length)
+                at = have
                 break
             end = at + HEAD + length
             if end > have:

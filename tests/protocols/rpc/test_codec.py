@@ -84,6 +84,21 @@ def test_a_payload_that_is_cut_is_a_typed_error(cut: int) -> None:
         codec.restore(codec.unpack(whole[:-cut], extended=True), codec.Agreed())
 
 
+def test_what_comes_behind_a_fault_is_thrown_away() -> None:
+    frames = Frames(100)
+    sent = frame_head(5) + b"hello" + frame_head(101) + bytes(200_000)
+    found: list[Buffer] = []
+    while sent:
+        place = frames.buffer()
+        assert len(place)
+        count = min(len(place), len(sent))
+        place[:count], sent = sent[:count], sent[count:]
+        found += frames.received(count)
+    assert found == [b"hello"]
+    assert frames.fault is not None
+    assert not frames.partial
+
+
 @settings(max_examples=100)
 @given(
     sizes=st.lists(st.integers(1, 200_000), max_size=6), pieces=st.lists(st.integers(1, 90_000), min_size=1, max_size=9)

@@ -58,10 +58,11 @@ def test_garbage_is_refused_and_cut_off(served: Served, witness: Peer, payload: 
 
 
 @pytest.mark.parametrize("length", [0, (1 << 32) - 1, (256 << 20) + 1])
-def test_lengths_that_no_frame_has(served: Served, witness: Peer, length: int) -> None:
+@pytest.mark.parametrize("sent", [1000, (64 << 10) - 4, 64 << 10, 300_000])
+def test_lengths_that_no_frame_has(served: Served, witness: Peer, length: int, sent: int) -> None:
     with Peer(served.port) as peer:
         peer.hello()
-        peer.socket.sendall(length.to_bytes(4, "big") + b"more than nothing" * 1000)
+        peer.socket.sendall(length.to_bytes(4, "big") + bytes(sent))
         reply = peer.reply()
         if length:
             assert (reply["code"], reply["details"]) == ("frame_too_large", {"limit": 256 << 20})
