@@ -352,6 +352,22 @@ def test_listings_come_in_pages(greeted: Peer, group: str) -> None:
     assert names == [f"{number:03}" for number in range(250)]
 
 
+@pytest.mark.parametrize("limit", [1, 3])
+def test_pages_of_what_is_deeper_lose_nothing(greeted: Peer, group: str, limit: int) -> None:
+    names = ["run", "run/a", "run/a/x", "run/b", "run 2", "run-1", "run.bak", "zz"]
+    commands = [{"command": "create_group", "path": f"{group}/{name}"} for name in names]
+    assert greeted.ask(command="batch", commands=commands)["status"] == "success"
+    found: list[dict[str, Any]] = []
+    more = True
+    while more:
+        after = found[-1]["name"] if found else None
+        page = greeted.ask(command="list", path=group, depth=3, limit=limit, after=after)
+        found += page["items"]
+        more = page["more"]
+    assert [item["name"] for item in found] == names
+    assert [item["path"] for item in found] == [f"{group}/{name}" for name in names]
+
+
 def test_attributes_of_all_kinds(greeted: Peer, group: str) -> None:
     greeted.ask(command="create_group", path=group)
     attrs = {"text": "größer", "number": 3, "real": 2.5, "flag": True, "list": [1, 2, 3], "texts": ["a", "b"]}

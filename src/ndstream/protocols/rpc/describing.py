@@ -62,8 +62,9 @@ class Describing:
         node = await self.node(command.path, caller.access, detail)
         if not isinstance(node, model.Group):
             raise NotFound(f"{command.path} is no group")
+        after = tuple(command.after.split("/")) if command.after else ()
         items: list[Fields] = []
-        for name, path, member in _members(node, "", command.path.rstrip("/"), command.depth, command.after or ""):
+        for name, path, member in _members(node, (), command.path.rstrip("/"), command.depth, after):
             if len(items) == command.limit:
                 return {"status": "success", "items": items, "more": True}
             items.append(_item(name, path, member))
@@ -100,17 +101,20 @@ class Describing:
 
 
 def _members(
-    group: model.Group, relative: str, above: str, depth: int, after: str
+    group: model.Group, above: tuple[str, ...], root: str, depth: int, after: tuple[str, ...]
 ) -> Iterator[tuple[str, str, model.Node]]:
-    """Members with name and absolute path, sorted, those of groups behind them, as far as they come behind `after`."""
+    """Members with name and absolute path, those of groups behind them, as far as they come behind `after`.
+
+    They are sorted by the names on the way to them: by its text, ``a-b`` would come between ``a`` and ``a/b``.
+    """
     for name in sorted(group.members):
         member = group.members[name]
-        place = f"{relative}{name}"
-        path = f"{above}/{name}"
-        if place > after:
-            yield place, path, group.links.get(name, member)
+        names = (*above, name)
+        if names > after:
+            place = "/".join(names)
+            yield place, f"{root}/{place}", group.links.get(name, member)
         if depth > 1 and isinstance(member, model.Group):
-            yield from _members(member, f"{place}/", path, depth - 1, after)
+            yield from _members(member, names, root, depth - 1, after)
 
 
 def _item(name: str, path: str, node: model.Node) -> Fields:
