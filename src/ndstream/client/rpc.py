@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from math import prod
@@ -21,7 +21,9 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ndstream.client.rpc_link import Address, Fields, RPCLink, Welcome, is_refusal, refusal
+from ndstream.client.loop_thread import LoopThread
+from ndstream.client.rpc_home import Home
+from ndstream.client.rpc_link import Address, Fields, Welcome, is_refusal, refusal
 from ndstream.core.limits import DEFAULT_LIMITS, KiB, Limits
 from ndstream.errors import ConnectionLost, InvalidRequest, NDStreamError, NotSupported, ProtocolError
 from ndstream.protocols.rpc.dtypes import spell_array
@@ -81,9 +83,7 @@ class HDF5Client:
         self._address = Address(host=host, port=port, token=token, user=user, tls=context, compress=compress)
         self._unwrap = unwrap
         self._limits = limits
-        self._link: RPCLink | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._connecting: asyncio.Lock | None = None
+        self._home: Home | None = None
         self._guard = threading.Lock()
 
     # -- connection --
@@ -98,22 +98,24 @@ class HDF5Client:
         NotAuthenticated, NotSupported
             It refuses us.
         """
-        await self._at_home(self._connected())
+        await self._at_home(Home.connected)
 
     @property
     def is_connected(self) -> bool:
         """Whether there is a connection now."""
-        return self._link is not None and self._link.alive
+        return self._home is not None and self._home.link is not None and self._home.link.alive
 
     @property
     def server(self) -> Welcome | None:
         """What the server said of itself; None before there is a connection, and for the original."""
-        return None if self._link is None else self._link.welcome
+        return None if self._home is None or self._home.link is None else self._home.link.welcome
 
     async def close(self) -> None:
         """Close the connection; requests that wait for replies fail."""
-        if self._loop is not None and not self._loop.is_closed():
-            await self._at_home(self._closed())
+        with self._guard:
+            home, self._home = self._home, None
+        if home is not None:
+            await home.close()
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -162,7 +164,7 @@ class HDF5Client:
             arguments["selections"] = [spell(one) for one in selections]
         if max_bytes is not None:
             return await self._do("read", **arguments, max_bytes=max_bytes)
-        return self._shown(await self._at_home(self._read(arguments)))
+        return self._shown(await self._at_home(lambda home: _read(home, arguments)))
 
     async def update(self, path: str, data: Any, compression: str | None = None, *, selection: Any = None) -> Any:
         """Write into a part of a dataset; without `selection` the same as `write`."""
@@ -198,7 +200,7 @@ class HDF5Client:
         """Send a request as it is: a map with the key ``command``."""
         if not isinstance(request.get("command"), str):
             raise InvalidRequest("a request names its command")
-        return self._shown(await self._at_home(self._ask(dict(request))))
+        return self._shown(await self._ask(dict(request)))
 
     # -- commands that the original does not have --
 
@@ -275,16 +277,19 @@ class HDF5Client:
         since : int, optional
             Number of a commit: begin with the one after it.
         """
-        events = self._events(since)
-        try:
-            while (event := await self._at_home(_next(events))) is not None:
-                yield event
-        finally:
-            await self._at_home(_awaited(events.aclose()))
+        home = self._place()
+        events = self._events(home, since)
+        with home.kept():
+            try:
+                while (event := await home.run(_next(events))) is not None:
+                    yield event
+            finally:
+                with suppress(ConnectionLost):
+                    await home.run(_awaited(events.aclose()))
 
-    async def _events(self, since: int | None) -> AsyncGenerator[Any]:
+    async def _events(self, home: Home, since: int | None) -> AsyncGenerator[Any]:
         """Events as they come, in the event loop that has the connection."""
-        link = await self._connected()
+        link = await home.connected()
         # Without a limit it would be the memory of this process that waits for whoever follows.
         events: asyncio.Queue[Fields] = asyncio.Queue(_EVENTS)
         overflow: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -322,7 +327,7 @@ class HDF5Client:
         given = {key: value for key, value in arguments.items() if value is not None or key == "data"}
         if command in ("get_config", "create_dataset") and given.get("data", 0) is None:
             del given["data"]
-        return self._shown(await self._at_home(self._ask({"command": command, **given})))
+        return self._shown(await self._ask({"command": command, **given}))
 
     def _shown(self, reply: Fields) -> Any:
         if not self._unwrap:
@@ -335,22 +340,13 @@ class HDF5Client:
         return rest or None
 
     async def _ask(self, fields: Fields) -> Fields:
-        return await (await self._connected()).ask(fields)
-
-    async def _read(self, arguments: Fields) -> Fields:
-        """Read in one frame or in many, straight into one array."""
-        link = await self._connected()
-        if not {"stream", "binary", "ids"} <= link.features:
-            return await link.ask({"command": "read", **arguments})
-        gathered = _Gathered()
-        reply = await link.ask({"command": "read", **arguments, "stream": True}, gathered.take)
-        return gathered.complete(reply)
+        return await self._at_home(lambda home: _ask(home, fields))
 
     async def _parts(self, data: Any) -> int | None:
         """Rows of an array that fit into one frame; None when all of it does, or the server takes no parts."""
         if not isinstance(data, np.ndarray) or not data.ndim or data.dtype.hasobject or data.dtype.kind == "U":
             return None
-        link = await self._at_home(self._connected())
+        link = await self._at_home(Home.connected)
         if link.welcome is None or not {"create", "selection", "binary"} <= link.features:
             return None
         room = link.welcome.max_frame - _ROOM
@@ -365,13 +361,13 @@ class HDF5Client:
         made = {"command": "create_dataset", "path": path, "shape": [*data.shape], "dtype": _spelled(data.dtype)}
         made |= {} if compression is None else {"compression": compression}
         begun = [{"command": "delete", "path": path}, made]
-        reply = await self._at_home(self._ask({"command": "batch", "commands": begun}))
+        reply = await self._ask({"command": "batch", "commands": begun})
         if is_refusal(reply):
             return self._shown(reply)
         for start in range(0, len(data), rows):
             part = {"path": path, "data": data[start : start + rows], "selection": [[start, start + rows]]}
             try:
-                reply = await self._at_home(self._ask({"command": "update", **part}))
+                reply = await self._ask({"command": "update", **part})
             except NDStreamError as error:
                 raise type(error)(f"{path}: from row {start} on nothing was written: {error}") from error
             if is_refusal(reply):
@@ -379,29 +375,37 @@ class HDF5Client:
                 return self._shown({**reply, "message": told})
         return self._shown(reply)
 
-    async def _connected(self) -> RPCLink:
-        if self._link is None or not self._link.alive:
-            assert self._connecting is not None
-            async with self._connecting:
-                if self._link is None or not self._link.alive:
-                    self._link = await RPCLink.connect(self._address, self._limits)
-        return self._link
-
-    async def _closed(self) -> None:
-        link, self._link = self._link, None
-        if link is not None:
-            await link.close()
-
-    async def _at_home(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _at_home(self, work: Callable[[Home], Coroutine[Any, Any, T]]) -> T:
         """Do work in the event loop that has the connection, wherever it was asked for."""
+        home = self._place()
+        return await home.run(work(home))
+
+    def _place(self) -> Home:
+        """Where requests of this event loop are made: in the first one, and in a thread once there is a second."""
         here = asyncio.get_running_loop()
         with self._guard:
-            if self._loop is None or self._loop.is_closed():
-                self._loop, self._link, self._connecting = here, None, asyncio.Lock()
-            home = self._loop
-        if home is here:
-            return await work
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, home))
+            home = self._home
+            if home is None or not home.lasts:
+                home = Home(self._address, self._limits, shared=False)
+            elif not home.serves(here):
+                home.leave()
+                home = Home(self._address, self._limits, shared=True)
+            self._home = home
+        return home
+
+
+async def _ask(home: Home, fields: Fields) -> Fields:
+    return await (await home.connected()).ask(fields)
+
+
+async def _read(home: Home, arguments: Fields) -> Fields:
+    """Read in one frame or in many, straight into one array."""
+    link = await home.connected()
+    if not {"stream", "binary", "ids"} <= link.features:
+        return await link.ask({"command": "read", **arguments})
+    gathered = _Gathered()
+    reply = await link.ask({"command": "read", **arguments, "stream": True}, gathered.take)
+    return gathered.complete(reply)
 
 
 class _Gathered:
@@ -478,14 +482,14 @@ class BlockingHDF5Client:
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._client = HDF5Client(*arguments, **options)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="ndstream-rpc", daemon=True)
-        self._thread.start()
+        self._thread = LoopThread("ndstream-rpc")
         self._closed = False
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
         method = getattr(self._client, name)
-        if name.startswith("_") or not asyncio.iscoroutinefunction(method):
+        if not asyncio.iscoroutinefunction(method):
             return method
 
         def call(*arguments: Any, **options: Any) -> Any:
@@ -512,14 +516,16 @@ class BlockingHDF5Client:
             return
         self._closed = True
         try:
-            asyncio.run_coroutine_threadsafe(self._client.close(), self._loop).result()
+            self._thread.submit(self._client.close()).result()
         finally:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
+            self._thread.close()
 
     def __enter__(self) -> Self:
-        self.connect()
+        try:
+            self.connect()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(
@@ -531,7 +537,7 @@ class BlockingHDF5Client:
         if self._closed:
             work.close()
             raise NotSupported("the client is closed")
-        future: Future[Any] = asyncio.run_coroutine_threadsafe(_awaited(work), self._loop)
+        future: Future[Any] = self._thread.submit(_awaited(work))
         try:
             return future.result()
         except BaseException:

@@ -344,13 +344,16 @@ class RPCLink:
                 unknown = ": whether it was carried out is unknown" if one.writes else ""
                 one.end.set_exception(type(error)(f"{error.args[0]}{unknown}"))
 
-    async def close(self) -> None:
-        """Close the connection; safe to call more than once."""
+    def shut(self) -> None:
+        """Begin to close the connection; safe to call more than once."""
         if self._lost is None:
             self._lost = ConnectionLost(f"{self._address}: closed")
-        if not self._link.closed:
-            self._link.close()
-            await self._link.gone()
+        self._link.close()
+
+    async def close(self) -> None:
+        """Close the connection; safe to call more than once."""
+        self.shut()
+        await self._link.gone()
 
 
 def refusal(fields: Fields, where: str) -> NDStreamError:

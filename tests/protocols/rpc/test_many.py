@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import threading
 from typing import Any
 
 import numpy as np
+import pytest
 from tests.protocols.rpc.conftest import Served
 from tests.protocols.rpc.peer import Peer
 
 import ndstream
+from ndstream.errors import ConnectionLost
 
 CLIENTS = 50
 
@@ -57,6 +60,70 @@ def test_one_client_is_for_many_tasks_and_threads(served: Served, group: str) ->
     assert failures == []
 
 
+def test_one_client_is_for_threads_whose_event_loops_end_one_after_the_other(served: Served, group: str) -> None:
+    client = ndstream.HDF5Client(port=served.port, unwrap=True)
+    done: list[int] = []
+    together = threading.Barrier(20)
+
+    async def work(number: int) -> None:
+        together.wait(60)
+        for row in range(1 + 5 * number):
+            await client.write(f"{group}/{number}", np.full(3, row))
+            assert (await client.read(f"{group}/{number}")).tolist() == [row] * 3
+        done.append(number)
+
+    threads = [threading.Thread(target=lambda n=n: asyncio.run(work(n)), daemon=True) for n in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(done) == list(range(20))
+    asyncio.run(client.close())
+    assert not client.is_connected
+    assert [thread for thread in threading.enumerate() if thread.name == "ndstream-rpc"] == []
+
+
+def test_who_follows_goes_on_when_other_threads_ask(served: Served, group: str) -> None:
+    async def follow() -> None:
+        async with ndstream.HDF5Client(port=served.port, unwrap=True) as client:
+            events = client.follow()
+            first = asyncio.ensure_future(anext(events))
+            while not first.done():
+                await client.write(f"{group}-begin", [1])
+            await asyncio.to_thread(lambda: asyncio.run(client.write(group, [2])))
+            while all(change["name"] != group for change in (await anext(events))["changes"]):
+                pass
+            await events.aclose()
+            await client.ping()
+
+    asyncio.run(asyncio.wait_for(follow(), 60))
+
+
+def test_who_waits_in_another_thread_is_told_that_the_client_was_closed(served: Served, group: str) -> None:
+    client = ndstream.HDF5Client(port=served.port, unwrap=True)
+    begun = threading.Event()
+    ends: list[BaseException] = []
+
+    async def wait() -> None:
+        try:
+            async for _ in client.follow():
+                begun.set()
+        except ConnectionLost as error:
+            ends.append(error)
+
+    async def close() -> None:
+        await client.ping()
+        thread = threading.Thread(target=lambda: asyncio.run(wait()), daemon=True)
+        thread.start()
+        while not begun.is_set():
+            await client.write(group, [1])
+        await client.close()
+        await asyncio.to_thread(thread.join, 60)
+
+    asyncio.run(close())
+    assert len(ends) == 1
+
+
 def test_the_blocking_client_is_for_many_threads(served: Served, group: str) -> None:
     failures: list[int] = []
 
@@ -72,3 +139,14 @@ def test_the_blocking_client_is_for_many_threads(served: Served, group: str) -> 
         for thread in threads:
             thread.join()
     assert failures == []
+
+
+def test_a_blocking_client_that_cannot_connect_leaves_nothing_behind() -> None:
+    with pytest.raises(ConnectionLost), ndstream.BlockingHDF5Client(port=1):
+        pass
+    assert [thread for thread in threading.enumerate() if thread.name == "ndstream-rpc"] == []
+
+
+def test_a_copy_of_a_blocking_client_is_the_same_connection(served: Served) -> None:
+    with ndstream.BlockingHDF5Client(port=served.port, unwrap=True) as client:
+        copy.copy(client).ping()
