@@ -138,6 +138,23 @@ def test_text_of_records_in_pieces_is_as_long_as_the_longest(start_own: StartOwn
     with_client(served.port, work, unwrap=True)
 
 
+def test_nothing_of_what_has_no_fixed_size_is_an_empty_array(start_own: StartOwn) -> None:
+    lists = np.array([np.arange(2, dtype="<i4"), np.arange(3, dtype="<i4")], h5py.vlen_dtype("<i4"))
+    served = start_own({"texts": np.array(["a", "b"], h5py.string_dtype()), "lists": lists})
+
+    async def work(client: ndstream.HDF5Client) -> None:
+        for name, kind in (("/texts", "U"), ("/lists", "O")):
+            selection: Any
+            for selection in (np.s_[0:0], ([],)):
+                for found in (
+                    await client.read(name, selection),
+                    await client.read(name, selections=[selection]),
+                ):
+                    assert (found.shape, found.dtype.kind) == ((0,), kind)
+
+    with_client(served.port, work, unwrap=True)
+
+
 def test_numbers_that_are_no_characters_are_refused(served: Served, group: str) -> None:
     wrong = np.array([("x", 1)], [("word", "<U1"), ("n", "<i4")])
     wrong.view("<u4")[0] = 0x7FFFFFFF

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import sys
 import zlib
-from collections.abc import Sequence
+from collections import abc
 from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ndstream.core.dtypes import DType, from_numpy, is_fixed, to_numpy
+from ndstream.core.dtypes import DType, Sequence, String, from_numpy, is_fixed, to_numpy
 from ndstream.core.elements import restore
 from ndstream.core.limits import MiB
 from ndstream.errors import InvalidRequest, ProtocolError, TooLarge, UnsupportedDType
@@ -138,7 +138,7 @@ def to_reference(array: NDArray[Any], bodies: list[Buffer]) -> dict[str, Any]:
     return {"$nd": len(bodies) - 1, "dtype": spell_array(packed.dtype), "shape": shape}
 
 
-def from_reference(value: dict[Any, Any], bodies: Sequence[memoryview], codecs: frozenset[str], most: int) -> Any:
+def from_reference(value: dict[Any, Any], bodies: abc.Sequence[memoryview], codecs: frozenset[str], most: int) -> Any:
     """Array that a map with ``$nd`` stands for; a view of its body unless that is compressed.
 
     Parameters
@@ -178,10 +178,10 @@ def from_reference(value: dict[Any, Any], bodies: Sequence[memoryview], codecs: 
 def _listed(elements: list[Any], dtype: DType, shape: tuple[int, ...]) -> NDArray[Any]:
     if prod(shape) != len(elements):
         raise InvalidRequest(f"{len(elements)} elements do not make an array of shape {shape}")
-    if all(isinstance(item, str) for item in elements):
+    if isinstance(dtype, String) and all(isinstance(item, str) for item in elements):
         check_texts(elements)
         return np.array(elements, "U").reshape(shape)
-    base = getattr(dtype, "base", None)
+    base = dtype.base if isinstance(dtype, Sequence) else None
     if base is None or not is_fixed(base):
         raise InvalidRequest("elements that are no text of this type")
     try:

@@ -172,7 +172,7 @@ class Commands:
                 return {"status": "success", "data": None}
             raise error
         piece = _piece(caller)
-        if command.stream and caller.streams and data.shape and (data.nbytes > piece or not data.fixed):
+        if command.stream and caller.streams and data.shape and data.nbytes > (piece if data.fixed else 0):
             # That is how much a store reads at a time: elements of any length take all that a request may hold.
             most = self._limits.request_memory
             return Parts(min(data.nbytes, most // 2) if data.fixed else most, data.parts(piece))
