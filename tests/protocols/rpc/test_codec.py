@@ -182,3 +182,10 @@ def test_ordinary_reads_are_plain(read: dict[str, Any]) -> None:
     assert plain is not None
     assert plain.is_bare is not bool(read)
     assert (plain.path, plain.id, plain.selection) == ("/x", read.get("id"), read.get("selection"))
+
+
+@pytest.mark.parametrize("form", Form)
+def test_a_refusal_is_told_whatever_its_words(form: Form) -> None:
+    fields = {"id": 7, "status": "error", "message": "no \udcff", "details": {"nbytes": 1 << 70}}
+    payload = b"".join(map(bytes, codec.pack_failure(fields, form)))
+    assert codec.unpack(payload, extended=False).fields["message"] == "no \\udcff"

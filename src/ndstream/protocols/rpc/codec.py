@@ -486,6 +486,18 @@ def is_bulky(value: Any, most: int) -> bool:
     return weight > most
 
 
+def pack_failure(fields: Mapping[str, Any], form: Form) -> list[Buffer]:
+    """Put the message of a refusal into bytes, in JSON or MessagePack; of what has no place there, what can be said."""
+    form = Form.JSON if form is Form.JSON else Form.MSGPACK
+    try:
+        return pack(fields, form)
+    except UnsupportedDType:
+        # Numbers of more than 64 bits among the details, or a name in the file that is no Unicode.
+        rest = {key: value for key, value in fields.items() if key != "details"}
+        message = str(fields.get("message", "")).encode(errors="backslashreplace").decode()
+        return pack(rest | {"message": message}, form)
+
+
 def arrays_in(value: Any) -> Sequence[NDArray[Any]]:
     """Arrays among the values of a message, those inside of lists and maps too."""
     if isinstance(value, np.ndarray):

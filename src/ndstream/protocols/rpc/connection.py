@@ -494,7 +494,7 @@ class Connection:
         if self.link.closed or self._over:
             return
         fields = codec.failure_fields(failure, typed=typed or self._session is not None)
-        self._put(codec.pack(_named(fields, ident), m.Form.JSON if form is m.Form.JSON else m.Form.MSGPACK))
+        self._put(codec.pack_failure(_named(fields, ident), form))
 
     def _refuse_frame(self, fault: Fault) -> None:
         """Refuse a length that no frame may have, and cut the connection off."""
