@@ -18,6 +18,10 @@ GiB = 1 << 30
 
 SLOWEST = 16 * KiB
 """Bytes per second below which what a peer sends is cut off, once it has used up its time."""
+LARGEST_ELEMENT = 64 * MiB
+"""Bytes of one element of a type that a peer describes."""
+LARGEST_DATASET = (1 << 63) - 1
+"""Bytes of all elements of a dataset, stored or not; HDF5 makes larger ones, and cannot open them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -251,3 +251,101 @@ def _command(pid: int) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return b""
+
+
+def nd(kind: Any, shape: list[int], data: bytes = b"") -> dict[bytes, Any]:
+    return {b"nd": True, b"type": kind, b"kind": b"V" * isinstance(kind, list), b"shape": shape, b"data": data}
+
+
+def nested(levels: int, count: list[Any]) -> Any:
+    kind: Any = "<i4"
+    for _ in range(levels):
+        kind = [["a", kind, *count]]
+    return kind
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        nd([["a", "<i4"], ["a", "<i4"]], [1], bytes(8)),
+        nd([["a\0b", "<i4"]], [1], bytes(4)),
+        nd(nested(400, []), [1], bytes(4)),
+        nd([["a", "<i4", [1 << 40]]], [1], bytes(4)),
+        nd([["a", "<i4", [1 << 30]]], [0]),
+        nd("|S2000000000", [0]),
+        nd("<i4", [0, 1 << 61]),
+        nd("<i4", [0, 1 << 40, 1 << 40]),
+        nd("<i4", [1] * 33, bytes(4)),
+        nd("|S0", [400_000_000]),
+        nd([["a", "|S0"], ["b", "|u1"]], [1], bytes(1)),
+        nd("<i4", [-1], bytes(4)),
+        {b"__ndarray__": [b""] * 1000, b"dtype": "|S1000000", b"shape": [1000]},
+    ],
+)
+def test_arrays_that_are_none(served: Served, value: Any) -> None:
+    with Peer(served.port) as peer:
+        peer.send(msgpack.packb({"command": "write", "path": "/none", "data": value}))
+        reply = peer.reply()
+        assert reply["status"] == "error"
+        assert "internal" not in reply["message"]
+        assert peer.ask(command="get_config")["status"] == "success"
+        assert peer.ask(command="read", path="/none") == {"status": "not_found"}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"$nd": [], "dtype": "str", "shape": [0, 1 << 61]},
+        {"$nd": [], "dtype": {"vlen": "<i4"}, "shape": [0, 1 << 61]},
+        {"$nd": [[b""]] * 1000, "dtype": {"vlen": "|S1000000"}, "shape": [1000]},
+        {"$nd": 0, "dtype": "<i4", "shape": [0, 1 << 61]},
+        {"$nd": 0, "dtype": nested(15, [[(1 << 31) - 1]]), "shape": [0]},
+        {"$nd": 0, "dtype": {"vlen": nested(400, [])}, "shape": [0]},
+    ],
+)
+def test_extended_arrays_that_are_none(served: Served, value: dict[str, Any]) -> None:
+    bodies = [b""] if value["$nd"] == 0 else []
+    with Peer(served.port) as peer:
+        peer.hello()
+        for _ in range(2):
+            peer.send(extended({"command": "write", "path": "/none", "data": value, "id": 1}, *bodies))
+            assert peer.reply()["code"] in ("bad_request", "too_large")
+
+
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [
+        ({"dtype": [["a", "<i4", [1 << 30]]], "shape": [1]}, "too_large"),
+        ({"dtype": nested(15, [[(1 << 31) - 1]]), "shape": [0]}, "too_large"),
+        ({"dtype": "<f8", "shape": [1 << 62, 8]}, "too_large"),
+        ({"dtype": "<f8", "shape": [1 << 60]}, "too_large"),
+        ({"dtype": {"enum": "<i1", "members": {"A": 300}}, "shape": [1]}, "bad_request"),
+        ({"dtype": {"enum": "<u1", "members": {"A": -1}}, "shape": [1]}, "bad_request"),
+        ({"dtype": {"enum": "<i1", "members": {"A": 3, "B": 3}}, "shape": [1]}, "bad_request"),
+        ({"dtype": {"enum": "<i1", "members": {}}, "shape": [1]}, "bad_request"),
+        ({"dtype": [["a\0b", "<i4"]], "shape": [1]}, "bad_request"),
+    ],
+)
+def test_datasets_that_hdf5_could_not_open_are_not_made(
+    served: Served, greeted: Peer, group: str, how: dict[str, Any], code: str
+) -> None:
+    reply = greeted.ask(command="create_dataset", path="/unopened", id=1, **how)
+    assert (reply["id"], reply["code"]) == (1, code)
+    assert greeted.ask(command="stat", path="/unopened")["code"] == "not_found"
+
+
+def test_nor_is_one_resized_to_that(greeted: Peer, group: str) -> None:
+    path = f"{group}/grows"
+    made = {"command": "create_dataset", "path": path, "dtype": "<f8", "shape": [1], "maxshape": [None]}
+    assert greeted.ask(**made)["status"] == "success"
+    assert greeted.ask(command="resize", path=path, shape=[1 << 60])["code"] == "too_large"
+    assert greeted.ask(command="stat", path=path)["shape"] == [1]
+
+
+def test_an_array_that_is_not_packed_leaves_its_gaps_behind(peer: Peer, group: str) -> None:
+    values = np.array([(1, 2.5), (3, 4.5)], np.dtype([("a", "i1"), ("b", "<f8")], align=True))
+    assert ["", "|V7"] in [list(entry) for entry in values.dtype.descr]
+    assert peer.ask(command="write", path=group, data=values)["status"] == "success"
+    found = peer.data(group)
+    assert found.dtype == np.dtype([("a", "|i1"), ("b", "<f8")])
+    assert found.tolist() == values.tolist()

@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ndstream.core.dtypes import DType, Sequence, String, from_numpy, is_fixed, to_numpy
+from ndstream.core.dtypes import DType, Sequence, String, from_numpy, is_fixed, memory_size, to_numpy
 from ndstream.core.elements import restore
-from ndstream.core.limits import MiB
+from ndstream.core.limits import LARGEST_DATASET, MiB
 from ndstream.errors import InvalidRequest, ProtocolError, TooLarge, UnsupportedDType
-from ndstream.protocols.rpc.dtypes import TEXT, array_dtype, parse, plain_dtype, spell, spell_array
+from ndstream.protocols.rpc.dtypes import TEXT, array_dtype, parse, spell, spell_array
 from ndstream.wire.framing import Buffer
 
 _RANK = 32
 _PADDED = 64 * MiB
+_HANDLE = np.dtype("O")
 _AS_SENT = sys.byteorder == "little"
 """Whether numbers in the byte order of this machine are sent as they are."""
 _ND, _TYPE, _KIND, _SHAPE, _DATA = b"nd", b"type", b"kind", b"shape", b"data"
@@ -67,57 +68,53 @@ def from_map(value: dict[Any, Any]) -> Any:
             raise InvalidRequest("not a complex number") from error
     if b"__ndarray__" in value:
         data, shape = value[b"__ndarray__"], value.get(_SHAPE)
-        dtype = _described(value.get(b"dtype"))
+        dtype = array_dtype(value.get(b"dtype"))
         if isinstance(data, list):
+            _check_rows(data, dtype.itemsize)
             try:
                 return np.array([tuple(row) for row in data] if dtype.names else data, dtype)
             except (ValueError, TypeError, OverflowError) as error:
                 raise InvalidRequest(f"these rows are no array of {dtype}") from error
         return _array(dtype, shape, data)
-    dtype = _described(value.get(_TYPE))
+    dtype = array_dtype(value.get(_TYPE))
     if value[_ND] is False:
         return _array(dtype, [], value.get(_DATA))[()]
     return _array(dtype, value.get(_SHAPE), value.get(_DATA))
 
 
-def _described(spelling: Any) -> np.dtype[Any]:
-    """Read the dtype of msgpack-numpy: text, or the list that ``dtype.descr`` is."""
-    if isinstance(spelling, bytes):
-        spelling = spelling.decode("ascii", "replace")
-    if isinstance(spelling, str):
-        return plain_dtype(spelling)
-    if not isinstance(spelling, list) or not spelling:
-        raise InvalidRequest("an array without an element type")
-    return np.dtype([_member(entry) for entry in spelling])
-
-
-def _member(entry: Any) -> tuple[Any, ...]:
-    match entry:
-        case [str(name), inner]:
-            return name, _described(inner)
-        case [str(name), inner, list(shape)] if is_shape(shape):
-            return name, _described(inner), tuple(shape)
-    raise InvalidRequest("a member of a compound type is a name, a type, maybe a shape")
-
-
 def _array(dtype: np.dtype[Any], shape: Any, data: Any) -> NDArray[Any]:
-    if not is_shape(shape) or not isinstance(data, bytes | bytearray | memoryview):
-        raise InvalidRequest("an array needs a shape and its bytes")
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise InvalidRequest("an array needs its bytes")
+    shape = _checked(shape, dtype)
     if len(data) != dtype.itemsize * prod(shape):
-        raise InvalidRequest(f"{len(data)} bytes do not make an array of shape {tuple(shape)} of {dtype}")
-    if not dtype.itemsize or not len(data):
-        return np.zeros(shape, dtype)
-    found: NDArray[Any] = np.frombuffer(data, dtype)
-    return found.reshape(shape)
+        raise InvalidRequest(f"{len(data)} bytes do not make an array of shape {shape} of {dtype}")
+    return _filled(dtype, shape, data)
 
 
-def is_shape(value: Any) -> bool:
-    """Whether this is a list of the lengths of axes."""
-    return (
-        isinstance(value, list | tuple)
-        and len(value) <= _RANK
-        and all(type(side) is int and 0 <= side < 1 << 62 for side in value)
-    )
+def _checked(shape: Any, dtype: np.dtype[Any]) -> tuple[int, ...]:
+    """Shape of an array of these elements, which numpy can make if there are bytes for all of it.
+
+    Raises
+    ------
+    InvalidRequest
+    """
+    if not isinstance(shape, list | tuple) or not all(type(side) is int and side >= 0 for side in shape):
+        raise InvalidRequest("an array needs a shape")
+    # Numpy counts an axis of no length as one of one.
+    nbytes = prod(max(1, side) for side in shape) * max(1, dtype.itemsize)
+    if len(shape) + len(dtype.shape) > _RANK or nbytes > LARGEST_DATASET:
+        raise InvalidRequest(f"no array has the shape {tuple(shape[: _RANK + 1])}")
+    if not dtype.itemsize and 0 not in shape:
+        raise InvalidRequest("elements of no size")
+    return tuple(shape)
+
+
+def _filled(dtype: np.dtype[Any], shape: tuple[int, ...], data: Buffer) -> NDArray[Any]:
+    """View of bytes as an array; their number was checked."""
+    if not len(data):
+        return np.zeros(shape + dtype.shape, dtype.base)
+    found: NDArray[Any] = np.frombuffer(data, dtype.base)
+    return found.reshape(shape + dtype.shape)
 
 
 # -- extended frames (C2) --
@@ -154,13 +151,11 @@ def from_reference(value: dict[Any, Any], bodies: abc.Sequence[memoryview], code
         Lengths do not fit together, or the body does not become what was said; nothing was allocated before.
     InvalidRequest, UnsupportedDType, TooLarge
     """
-    place, shape = value["$nd"], value.get("shape")
-    if not is_shape(shape):
-        raise InvalidRequest("an array needs a shape")
-    assert shape is not None
+    place = value["$nd"]
     if isinstance(place, list):
-        return _listed(place, parse(value.get("dtype")), tuple(shape))
+        return _listed(place, parse(value.get("dtype")), _checked(value.get("shape"), _HANDLE))
     dtype = array_dtype(value.get("dtype"))
+    shape = _checked(value.get("shape"), dtype)
     if type(place) is not int or not 0 <= place < len(bodies):
         raise ProtocolError(f"there is no body number {str(place)[:20]}")
     nbytes = dtype.itemsize * prod(shape)
@@ -170,9 +165,7 @@ def from_reference(value: dict[Any, Any], bodies: abc.Sequence[memoryview], code
         body = _expanded(body, codec, value.get("nbytes"), nbytes, codecs, most)
     if len(body) != nbytes:
         raise ProtocolError(f"a body of {len(body)} bytes for an array of {nbytes}")
-    if not nbytes:
-        return np.zeros(tuple(shape) + dtype.shape, dtype.base)
-    return np.frombuffer(body, dtype.base).reshape(tuple(shape) + dtype.shape)
+    return _filled(dtype, shape, body)
 
 
 def _listed(elements: list[Any], dtype: DType, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -184,6 +177,7 @@ def _listed(elements: list[Any], dtype: DType, shape: tuple[int, ...]) -> NDArra
     base = dtype.base if isinstance(dtype, Sequence) else None
     if base is None or not is_fixed(base):
         raise InvalidRequest("elements that are no text of this type")
+    _check_rows(elements, memory_size(base))
     try:
         flat = [np.asarray(item, to_numpy(base)).tobytes() for item in elements]
         return restore(flat, dtype, shape)
@@ -238,6 +232,23 @@ def packed_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 def fits_padded(longest: int, count: int) -> bool:
     """Whether text may become an array of numpy, in which every element takes as much as the longest."""
     return 4 * longest * count <= _PADDED
+
+
+def _check_rows(value: list[Any], itemsize: int) -> None:
+    """Refuse nested lists that would take much more memory as an array of elements of so many bytes.
+
+    Raises
+    ------
+    TooLarge
+    """
+    count = 0
+    inside = [value]
+    while inside:
+        items = inside.pop()
+        count += len(items)
+        inside += [item for item in items if isinstance(item, list)]
+    if itemsize > _HANDLE.itemsize and itemsize * count > _PADDED:
+        raise TooLarge(f"{count} elements of {itemsize} bytes in lists: send their bytes")
 
 
 def check_texts(value: list[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,8 @@ from ndstream.core.dtypes import (
     memory_size,
     to_numpy,
 )
-from ndstream.errors import InvalidRequest, UnsupportedDType
+from ndstream.core.limits import LARGEST_ELEMENT
+from ndstream.errors import InvalidRequest, TooLarge, UnsupportedDType
 
 TEXT = "str"
 _DEPTH = 16
@@ -75,15 +77,23 @@ def parse(spelling: Any, depth: int = 0) -> DType:
     ------
     InvalidRequest
         It is none.
+    TooLarge
+        One element is larger than is accepted.
     UnsupportedDType
         It is one that cannot be stored.
     """
     if depth > _DEPTH:
         raise InvalidRequest("an element type of too many levels")
+    found = _parsed(spelling, depth)
+    _check_size(memory_size(found))
+    return found
+
+
+def _parsed(spelling: Any, depth: int) -> DType:
     match spelling:
         case "str":
             return String(size=None)
-        case str():
+        case str() | bytes():
             return _simple(spelling, inner=depth > 0)
         case {"vlen": base, **rest} if not rest:
             return Sequence(base=parse(base, depth + 1))
@@ -91,29 +101,34 @@ def parse(spelling: Any, depth: int = 0) -> DType:
             return _enumeration(parse(base, depth + 1), members)
         case list() if spelling:
             return _compound(spelling, depth)
-    raise InvalidRequest(f"not an element type: {str(spelling)[:_LONGEST]}")
+    raise InvalidRequest(f"not an element type: {reprlib.repr(spelling)}")
 
 
-def plain_dtype(spelling: str) -> np.dtype[Any]:
-    """Read numpy's own spelling of a type whose elements are plain bytes; never a pointer.
+def _check_size(nbytes: int) -> None:
+    if nbytes > LARGEST_ELEMENT:
+        raise TooLarge(f"elements of {nbytes} bytes, {LARGEST_ELEMENT} are accepted")
 
-    Raises
-    ------
-    InvalidRequest, UnsupportedDType
-    """
+
+def _plain(spelling: str | bytes) -> np.dtype[Any]:
+    """Read numpy's own spelling of a type whose elements are plain bytes; never a pointer."""
+    if isinstance(spelling, bytes):
+        spelling = spelling.decode("ascii", "replace")
     if len(spelling) > _LONGEST or "," in spelling or "(" in spelling:
         raise InvalidRequest(f"not an element type: {spelling[:_LONGEST]!r}")
     try:
         found = np.dtype(spelling)
-    except (TypeError, ValueError, SyntaxError) as error:
+    except (TypeError, ValueError, SyntaxError, OverflowError) as error:
         raise InvalidRequest(f"not an element type: {spelling!r}") from error
     if found.kind not in "biufcSVU" or found.hasobject or found.subdtype is not None:
         raise UnsupportedDType(f"elements of type {spelling!r} do not travel")
+    _check_size(found.itemsize)
     return found
 
 
-def _simple(spelling: str, *, inner: bool) -> DType:
-    found = plain_dtype(spelling)
+def _simple(spelling: str | bytes, *, inner: bool) -> DType:
+    found = _plain(spelling)
+    if inner and not found.itemsize:
+        raise InvalidRequest(f"a member of no size: {spelling!r}")
     if found.kind == "U":
         return _element(found) if inner else String(size=None)
     return from_numpy(found)
@@ -124,18 +139,27 @@ def _enumeration(base: DType, members: dict[Any, Any]) -> Enum:
         isinstance(name, str) and type(value) is int for name, value in members.items()
     ):
         raise InvalidRequest("an enumeration gives integers names")
+    held = np.iinfo(to_numpy(base))
+    values = members.values()
+    if not all(held.min <= value <= held.max for value in values) or len(set(values)) < len(values):
+        raise InvalidRequest(f"the values of an enumeration are different, and from {held.min} to {held.max}")
+    if not members or not all(map(_is_name, members)):
+        raise InvalidRequest("an enumeration has names, which are not empty and hold no NUL")
     return Enum(base=base, members=members)
 
 
 def _compound(entries: list[Any], depth: int) -> DType:
     if len(entries) > _FIELDS:
         raise InvalidRequest(f"a compound type of {len(entries)} members")
-    fields: list[Field] = []
+    fields: dict[str, Field] = {}
     offset = 0
     for entry in entries:
         match entry:
             case [str(name), base]:
                 dtype = parse(base, depth + 1)
+                if _is_gap(name, base) and len(entries) > 1:
+                    offset += memory_size(dtype)
+                    continue
             case [str(name), base, list(shape)] if len(shape) <= _RANK and all(
                 type(side) is int and 0 < side < 1 << 31 for side in shape
             ):
@@ -144,11 +168,22 @@ def _compound(entries: list[Any], depth: int) -> DType:
                 raise InvalidRequest("a member of a compound type is a name, a type, maybe a shape")
         if len(entries) == 1 and not name and isinstance(dtype, Array):
             return dtype
-        if not name or any(field.name == name for field in fields):
-            raise InvalidRequest(f"a compound type with two members, or one, of the name {name!r}")
-        fields.append(Field(name=name, dtype=dtype, offset=offset))
+        if not _is_name(name) or name in fields:
+            raise InvalidRequest(f"a compound type with two members, or one, of the name {reprlib.repr(name)}")
+        fields[name] = Field(name=name, dtype=dtype, offset=offset)
         offset += memory_size(dtype)
-    return Compound(fields=tuple(fields), size=offset)
+    if not fields:
+        raise InvalidRequest("a compound type without members")
+    return Compound(fields=tuple(fields.values()), size=offset)
+
+
+def _is_name(name: str) -> bool:
+    return name != "" and "\0" not in name
+
+
+def _is_gap(name: str, base: Any) -> bool:
+    """Whether an entry is what numpy spells between members that are not packed."""
+    return not name and isinstance(base, str) and base.startswith("|V")
 
 
 def array_dtype(spelling: Any) -> np.dtype[Any]:
@@ -156,27 +191,45 @@ def array_dtype(spelling: Any) -> np.dtype[Any]:
 
     Raises
     ------
-    InvalidRequest, UnsupportedDType
+    InvalidRequest, TooLarge, UnsupportedDType
     """
+    if isinstance(spelling, str | bytes):
+        return _plain(spelling)
+    if not is_fixed(parse(spelling)):
+        raise InvalidRequest("elements of variable length come as a list")
+    try:
+        return _in_numpy(spelling)
+    except (ValueError, TypeError) as error:
+        raise UnsupportedDType(f"numpy has no such element type: {error}") from error
+
+
+def _in_numpy(spelling: Any) -> np.dtype[Any]:
+    """Make the dtype of a spelling that `parse` was content with."""
     match spelling:
-        case str():
-            return plain_dtype(spelling)
-        case [[str(), _, *_], *_]:
-            parse(spelling)
+        case str() | bytes():
+            return _plain(spelling)
+        case [["", base, shape]]:
+            return np.dtype((_in_numpy(base), tuple(shape)))
+        case list():
             return _record(spelling)
-        case _:
-            dtype = parse(spelling)
-            if not is_fixed(dtype):
-                raise InvalidRequest("elements of variable length come as a list")
-            return to_numpy(dtype)
+    return to_numpy(parse(spelling))
 
 
 def _record(entries: list[Any]) -> np.dtype[Any]:
-    """Make a record of entries that `parse` was content with."""
-    members = [(name, array_dtype(base), *map(tuple, shape)) for name, base, *shape in entries]
-    if len(members) == 1 and not members[0][0]:
-        return np.dtype(members[0][1:])
-    return np.dtype(members)
+    names: list[str] = []
+    formats: list[np.dtype[Any]] = []
+    offsets: list[int] = []
+    at = 0
+    for name, base, *shape in entries:
+        member = _in_numpy(base)
+        for sides in shape:
+            member = np.dtype((member, tuple(sides)))
+        if not _is_gap(name, base):
+            names.append(name)
+            formats.append(member)
+            offsets.append(at)
+        at += member.itemsize
+    return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": at})
 
 
 def spell_array(dtype: np.dtype[Any]) -> Any:

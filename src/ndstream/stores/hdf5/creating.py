@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ndstream.core.casting import array_of, check_payload
 from ndstream.core.chunking import chunk_shape
 from ndstream.core.dtypes import Array, DType, String, is_fixed, item_size, memory_size, to_numpy
+from ndstream.core.limits import LARGEST_DATASET, LARGEST_ELEMENT
 from ndstream.core.model import Filter
 from ndstream.core.operations import CreateDataset, Payload
 from ndstream.errors import InvalidRequest, TooLarge, UnsupportedDType
@@ -29,12 +30,12 @@ _REFERENCES = (h5py.Reference, h5py.RegionReference)
 _DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3
 
 
-def check_shape(shape: Shape, size: int = 1) -> None:
-    """Refuse what is no shape of HDF5, or has 2**63 elements, or `size` bytes of them, or more."""
+def check_shape(shape: Shape, itemsize: int) -> None:
+    """Refuse what is no shape of HDF5, or of more bytes than it can open again."""
     if len(shape) > _RANK or any(not 0 <= side < _MOST for side in shape):
         raise InvalidRequest(f"{shape} is not the shape of a dataset")
-    if prod(shape) * size >= _MOST:
-        raise InvalidRequest(f"no file has room for the elements of a dataset of shape {shape}")
+    if prod(shape) * itemsize > LARGEST_DATASET:
+        raise TooLarge(f"a dataset of shape {shape} of elements of {itemsize} bytes is beyond {LARGEST_DATASET} bytes")
 
 
 class Recipe:
@@ -51,6 +52,9 @@ class Recipe:
     """
 
     def __init__(self, operation: CreateDataset, largest_chunk: int) -> None:
+        itemsize = memory_size(operation.dtype)
+        if itemsize > LARGEST_ELEMENT:
+            raise TooLarge(f"elements of {itemsize} bytes, {LARGEST_ELEMENT} are accepted")
         self.type = type_id(operation.dtype)
         self.shape = operation.shape
         if operation.shape is None:
@@ -58,14 +62,12 @@ class Recipe:
                 raise InvalidRequest("a null dataspace has no elements")
             self.space, self.properties = h5s.create(h5s.NULL), h5p.create(h5p.DATASET_CREATE)
             return
-        check_shape(operation.shape)
+        check_shape(operation.shape, itemsize)
         self.space = _space(operation.shape, operation.maxshape)
         self.properties = h5p.create(h5p.DATASET_CREATE)
         chunks = _chunks(operation, operation.shape)
-        if chunks is None:
-            check_shape(operation.shape, memory_size(operation.dtype))
-        else:
-            nbytes = int(np.prod(chunks, dtype=object)) * memory_size(operation.dtype)
+        if chunks is not None:
+            nbytes = int(np.prod(chunks, dtype=object)) * itemsize
             if nbytes > largest_chunk:
                 raise TooLarge(f"a chunk of {nbytes} bytes is more than the limit 'chunk' ({largest_chunk})")
             self.properties.set_chunk(chunks)
@@ -176,7 +178,7 @@ class AttributeValue:
         if payload.shape is None:
             self.space = h5s.create(h5s.NULL)
             return
-        check_shape(payload.shape)
+        check_shape(payload.shape, memory_size(payload.dtype))
         self.space = h5s.create_simple(payload.shape) if payload.shape else h5s.create(h5s.SCALAR)
         self.array = np.ascontiguousarray(array_of(payload))
         fixed = is_fixed(payload.dtype)

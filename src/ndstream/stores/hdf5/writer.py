@@ -411,7 +411,7 @@ class Writer:
     @_do.register
     def _(self, operation: Resize) -> Outcome:
         place, shape = self._dataset(operation.name)
-        check_shape(operation.shape)
+        check_shape(operation.shape, place.id.get_type().get_size())
         if len(operation.shape) != len(shape):
             raise InvalidRequest(f"a dataset of {len(shape)} axes cannot get the shape {operation.shape}")
         if operation.shape == shape:
