@@ -64,7 +64,7 @@ class HDF5Client:
     -----
     Arrays in replies are ndarrays in C order, of the shape of what was selected, views of the memory in which they
     arrived. A selection is what stands between the brackets of an array: integers, slices with a step from 1 on, lists
-    and masks of one axis (combined as an outer product), an Ellipsis.
+    and masks of one axis (combined as an outer product), an Ellipsis. A list alone is one of axis 0.
     """
 
     def __init__(

@@ -138,6 +138,30 @@ def test_text_of_records_in_pieces_is_as_long_as_the_longest(start_own: StartOwn
     with_client(served.port, work, unwrap=True)
 
 
+def test_a_list_alone_is_one_of_the_first_axis(served: Served, group: str) -> None:
+    values = np.arange(12).reshape(3, 4)
+
+    async def work(client: ndstream.HDF5Client) -> None:
+        await client.write(group, values)
+        asked: list[tuple[Any, Any]] = [
+            ([0, 2], values[[0, 2]]),
+            ([True, False, True], values[[0, 2]]),
+            ([], values[:0]),
+            ([np.int64(1)], values[[1]]),
+            (np.array([2, 0]), values[[2, 0]]),
+            (([0, 2], 1), values[[0, 2], 1]),
+            ([[0, 2], 1], values[0:2, 1]),
+        ]
+        for key, expected in asked:
+            np.testing.assert_array_equal(await client.read(group, key), expected)
+        np.testing.assert_array_equal(await client.read(group, selections=[[0, 2], [1]]), values[[0, 2, 1]])
+        await client.update(group, np.zeros((2, 4), int), selection=[0, 2])
+        await client.batch([{"command": "update", "path": group, "data": np.ones((1, 4), int), "selection": [1]}])
+        assert (await client.read(group)).tolist() == [[0] * 4, [1] * 4, [0] * 4]
+
+    with_client(served.port, work, unwrap=True)
+
+
 def test_nothing_of_what_has_no_fixed_size_is_an_empty_array(start_own: StartOwn) -> None:
     lists = np.array([np.arange(2, dtype="<i4"), np.arange(3, dtype="<i4")], h5py.vlen_dtype("<i4"))
     served = start_own({"texts": np.array(["a", "b"], h5py.string_dtype()), "lists": lists})

@@ -170,14 +170,15 @@ def spell(key: Any) -> list[Any]:
     Parameters
     ----------
     key : int, slice, Ellipsis, None, list or array of int or bool, or a tuple of these; or a list
-        An entry for each axis; None is all of an axis. A list is a selection that is spelled already.
+        An entry for each axis; None is all of an axis. A list of integers, or of booleans, is one of axis 0, as in
+        numpy; any other list is a selection that is spelled already.
 
     Raises
     ------
     InvalidSelection
         An entry is none of these.
     """
-    if isinstance(key, list):
+    if isinstance(key, list) and not all(isinstance(item, int | np.integer | np.bool_) for item in key):
         return key
     return [_entry(entry) for entry in (key if isinstance(key, tuple) else (key,))]
 
