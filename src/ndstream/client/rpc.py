@@ -94,7 +94,9 @@ class HDF5Client:
         Raises
         ------
         ConnectionLost, TimedOut
-            There is no server.
+            There is no server, or not one of this protocol.
+        CertificateError
+            Its certificate is not trusted.
         NotAuthenticated, NotSupported
             It refuses us.
         """
@@ -197,9 +199,17 @@ class HDF5Client:
         return await self._do("get_config")
 
     async def request(self, request: Mapping[str, Any]) -> Any:
-        """Send a request as it is: a map with the key ``command``."""
-        if not isinstance(request.get("command"), str):
-            raise InvalidRequest("a request names its command")
+        """Send a request as it is: a map with the key ``command``; its reply comes whole, even with ``stream``.
+
+        Raises
+        ------
+        InvalidRequest
+            It names no command, it has an id, which the client gives, or its reply is not one (see `follow`).
+        """
+        if not isinstance(request.get("command"), str) or "id" in request or request["command"] == "follow":
+            raise InvalidRequest("a request names its command, has no id, and is answered once")
+        if request.get("stream"):
+            return self._shown(await self._at_home(lambda home: _gathered(home, dict(request))))
         return self._shown(await self._ask(dict(request)))
 
     # -- commands that the original does not have --
@@ -403,8 +413,13 @@ async def _read(home: Home, arguments: Fields) -> Fields:
     link = await home.connected()
     if not {"stream", "binary", "ids"} <= link.features:
         return await link.ask({"command": "read", **arguments})
+    return await _gathered(home, {"command": "read", **arguments, "stream": True})
+
+
+async def _gathered(home: Home, fields: Fields) -> Fields:
+    """Ask for a reply in many frames."""
     gathered = _Gathered()
-    reply = await link.ask({"command": "read", **arguments, "stream": True}, gathered.take)
+    reply = await (await home.connected()).ask(fields, gathered.take)
     return gathered.complete(reply)
 
 
