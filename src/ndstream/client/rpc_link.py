@@ -17,6 +17,7 @@ import msgspec
 
 from ndstream.core.limits import Limits
 from ndstream.errors import (
+    CertificateError,
     ConnectionLost,
     NDStreamError,
     NotSupported,
@@ -34,6 +35,8 @@ Told = Callable[[Fields], object]
 
 _WRITES = frozenset(name for name, (_, access) in m.COMMANDS.items() if access == "write")
 _BEFORE_HELLO = codec.Agreed()
+_QUESTIONS: tuple[Fields, ...] = ({"command": "get_config"}, {"command": "read", "path": "/ndstream: are you there"})
+"""What a server of the original protocol is asked to find out whether it is one; nothing is done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +89,7 @@ class RPCLink:
     def __init__(self, address: Address, limits: Limits) -> None:
         self.welcome: Welcome | None = None
         self.form = m.Form.MSGPACK
+        self._heard: m.Form | None = None
         self._address = address
         self._limits = limits
         self._link = Link(limits.frame, self._on_frames, self._on_end)
@@ -126,22 +130,13 @@ class RPCLink:
             await found.close()
             raise
         await found.close()
-        for form in (m.Form.MSGPACK, m.Form.JSON):
-            found = await cls._opened(address, limits)
-            found.form = form
-            try:
-                reply = await found.ask({"command": "get_config"})
-            except ConnectionLost:
-                await found.close()
-                continue
-            except BaseException:
-                await found.close()
-                raise
-            if reply.get("serialization_format") == m.Form.JSON.value:
-                found.form = m.Form.JSON
-            return found
-        # It drops what it does not know: the earliest versions did not have get_config.
-        return await cls._opened(address, limits)
+        # Some drop what they do not know, and the earliest did not know get_config. But all of them can read.
+        for request in _QUESTIONS:
+            for form in (m.Form.MSGPACK, m.Form.JSON):
+                found = await cls._opened(address, limits)
+                if await found._answers(request, form):
+                    return found
+        raise ConnectionLost(f"{address}: whatever is asked is dropped: another protocol, or it wants TLS")
 
     @classmethod
     async def _opened(cls, address: Address, limits: Limits) -> RPCLink:
@@ -152,6 +147,8 @@ class RPCLink:
                 await loop.create_connection(lambda: found._link, address.host, address.port, ssl=address.tls)
         except TimeoutError as error:
             raise TimedOut(f"{address}: no connection within {limits.connect_timeout:g} seconds") from error
+        except ssl.SSLCertVerificationError as error:
+            raise CertificateError(f"{address}: the certificate of the server is not trusted: {error}") from error
         except OSError as error:
             raise ConnectionLost(f"{address}: no connection: {error.strerror or error}") from error
         return found
@@ -177,6 +174,21 @@ class RPCLink:
             raise ProtocolError(f"{self._address}: not a reply to hello: {error}") from error
         self._agreed = codec.Agreed(m.CODECS & self.features, self._limits.frame)
         self._places = asyncio.Semaphore(max(1, self.welcome.max_inflight - 1))
+        return True
+
+    async def _answers(self, request: Fields, form: m.Form) -> bool:
+        """Whether a server of the original protocol answers a request, and in which form; else the link is closed."""
+        self.form = form
+        try:
+            reply = await self.ask(request)
+        except ConnectionLost:
+            await self.close()
+            return False
+        except BaseException:
+            await self.close()
+            raise
+        if m.Form.JSON in (self._heard, form) or reply.get("serialization_format") == m.Form.JSON.value:
+            self.form = m.Form.JSON
         return True
 
     # -- requests --
@@ -301,6 +313,7 @@ class RPCLink:
 
     def _take(self, payload: Buffer) -> None:
         unpacked = codec.unpack(payload, extended=True)
+        self._heard = unpacked.form
         fields = codec.restore(unpacked, self._agreed)
         number = fields.pop("id", None)
         if number is None:

@@ -1,7 +1,7 @@
 """A server of the original protocol, as far as a client can tell.
 
 ``polite`` answers what it does not know with "Unknown command", ``rude`` drops the connection, ``first`` has no
-get_config either, ``json`` knows no msgpack. Keeps values in a dictionary.
+get_config either, ``json`` knows no msgpack, ``complaining`` says so in JSON. Keeps values in a dictionary.
 """
 
 from __future__ import annotations
@@ -23,8 +23,12 @@ class Handler(socketserver.BaseRequestHandler):
             is_json = payload[:1] == b"{"
             if self.how == "json" and not is_json:
                 return
-            request = json.loads(payload) if is_json else msgpack.unpackb(payload, strict_map_key=False)
-            reply = self.answer(request, self.how)
+            reply: dict[str, Any] | None
+            if self.how == "complaining" and not is_json:
+                is_json, reply = True, {"status": "error", "message": "not JSON"}
+            else:
+                request = json.loads(payload) if is_json else msgpack.unpackb(payload, strict_map_key=False)
+                reply = self.answer(request, self.how)
             if reply is None:
                 return
             encoded = json.dumps(reply).encode() if is_json else msgpack.packb(reply)
@@ -41,7 +45,7 @@ class Handler(socketserver.BaseRequestHandler):
                     {"status": "success", "data": self.values[path]} if path in self.values else {"status": "not_found"}
                 )
             case "get_config" if how != "first":
-                spelled = "json" if how == "json" else "messagepack"
+                spelled = "json" if how in ("json", "complaining") else "messagepack"
                 return {"status": "success", "serialization_format": spelled, "use_compression": False}
         return {"status": "error", "message": "Unknown command"} if how == "polite" else None
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
-from tests.protocols.rpc.conftest import TOKEN, Served, StartOwn
+import trustme
+from tests.protocols.rpc.conftest import TOKEN, Served, StartOwn, StartServed
 from tests.protocols.rpc.old_server import Server, handler
 from tests.protocols.rpc.peer import Peer
 
 import ndstream
 from ndstream.core.limits import Limits, MiB
 from ndstream.errors import (
+    CertificateError,
     ConnectionLost,
     InvalidRequest,
     InvalidSelection,
@@ -354,7 +358,7 @@ def old_server(how: str) -> Iterator[int]:
             thread.join()
 
 
-@pytest.mark.parametrize("how", ["polite", "rude", "first", "json"])
+@pytest.mark.parametrize("how", ["polite", "rude", "first", "json", "complaining"])
 def test_the_original_is_understood(how: str) -> None:
     async def work(client: ndstream.HDF5Client) -> None:
         assert client.server is None
@@ -382,3 +386,47 @@ def test_what_cannot_be_sent_takes_no_reply_of_others() -> None:
 
     with old_server("json") as port:
         with_client(port, work)
+
+
+def test_a_request_has_no_id_of_its_own_and_its_reply_comes_whole(served: Served, group: str) -> None:
+    big = np.arange(3 << 20)
+
+    async def work(client: ndstream.HDF5Client) -> None:
+        await client.write(group, big)
+        for wrong in ({"command": "read", "path": group, "id": 5}, {"command": "follow"}, {"path": group}):
+            with pytest.raises(InvalidRequest):
+                await client.request(wrong)
+        np.testing.assert_array_equal(await client.request({"command": "read", "path": group, "stream": True}), big)
+
+    with_client(served.port, work, unwrap=True, limits=Limits(read_timeout=20))
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def encrypted(own_served: StartServed, authority: trustme.CA, tmp_path: Path) -> Served:
+    """A server that speaks TLS."""
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "server.pem"))
+    return own_served(server={"certificate": str(tmp_path / "server.pem")})
+
+
+def test_a_certificate_is_trusted_or_it_is_an_error(encrypted: Served, authority: trustme.CA) -> None:
+    async def work(client: ndstream.HDF5Client) -> None:
+        await client.ping()
+
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    with_client(encrypted.port, work, unwrap=True, tls=context)
+    with pytest.raises(CertificateError, match="not trusted"):
+        with_client(encrypted.port, work, tls=True)
+
+
+def test_without_tls_there_is_no_connection_to_a_server_that_wants_it(encrypted: Served) -> None:
+    async def work(client: ndstream.HDF5Client) -> None:
+        raise AssertionError("connected")
+
+    with pytest.raises(ConnectionLost, match="TLS"):
+        with_client(encrypted.port, work)
