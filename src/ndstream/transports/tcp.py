@@ -34,6 +34,9 @@ class Link(asyncio.BufferedProtocol):
         Called once when the connection is gone, with what ended it (None: the peer, in good order).
     on_begin : callable, optional
         Called when the connection is there.
+    on_eof : callable, optional
+        Called when the peer has said that it sends no more; whether it is still to be sent something. Then the
+        connection stays until `close`. Never called with TLS, where an end is the end of both directions.
 
     Attributes
     ----------
@@ -48,6 +51,7 @@ class Link(asyncio.BufferedProtocol):
         on_frames: Callable[[list[Buffer]], None],
         on_end: Callable[[Exception | None], None],
         on_begin: Callable[[], None] | None = None,
+        on_eof: Callable[[], bool] | None = None,
     ) -> None:
         self.frames = Frames(most)
         self.unsent = False
@@ -55,6 +59,7 @@ class Link(asyncio.BufferedProtocol):
         self._on_frames = on_frames
         self._on_end = on_end
         self._on_begin = on_begin
+        self._on_eof = on_eof
         self._transport: asyncio.Transport | None = None
         self._waiting: list[asyncio.Future[None]] = []
         self._holds = 0
@@ -82,8 +87,10 @@ class Link(asyncio.BufferedProtocol):
             self._on_frames(self.frames.received(nbytes))
 
     def eof_received(self) -> bool:
-        """Close: a peer that sends no more asks no more."""
-        return False
+        """Close, unless the peer waits for something: it may have said no more than that it asks no more."""
+        if self._on_eof is None or self._discarding is not None:
+            return False
+        return self.transport.get_extra_info("sslcontext") is None and self._on_eof()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell who is waiting."""

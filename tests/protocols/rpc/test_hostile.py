@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -103,6 +104,24 @@ def test_requests_that_name_no_command(served: Served) -> None:
     with Peer(served.port) as peer:
         for request in ({}, {"command": 7}, {"path": "/x"}, {"command": "write"}, {"command": "insert", "path": "/x"}):
             assert peer.ask(**request)["status"] == "error"
+
+
+@pytest.mark.parametrize("greeted", [False, True])
+def test_who_says_that_it_asks_no_more_gets_its_replies(served: Served, group: str, greeted: bool) -> None:
+    with Peer(served.port) as peer:
+        if greeted:
+            peer.hello()
+            peer.send(packed(command="follow", id="endless"))
+        ids = [{"id": number} if greeted else {} for number in range(10)]
+        for number, ident in enumerate(ids):
+            peer.send(packed(command="write", path=f"{group}/{number}", data=[number], **ident))
+        peer.socket.shutdown(socket.SHUT_WR)
+        replies = []
+        while payload := peer.receive():
+            replies.append(msgpack.unpackb(payload))
+    written = [reply for reply in replies if "event" not in reply and reply.get("id") != "endless"]
+    assert [reply["status"] for reply in written] == ["success"] * 10
+    assert sorted(reply.get("id", 0) for reply in written) == ([*range(10)] if greeted else [0] * 10)
 
 
 def test_half_a_frame_changes_nothing(served: Served, witness: Peer) -> None:

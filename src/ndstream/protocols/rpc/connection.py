@@ -66,7 +66,7 @@ class Connection:
     """
 
     def __init__(self, app: Connections) -> None:
-        self.link = Link(app.limits.frame, self._on_frames, self._on_end, self._on_begin)
+        self.link = Link(app.limits.frame, self._on_frames, self._on_end, self._on_begin, self._on_eof)
         self._outgoing = Outgoing(self.link, app.replies)
         self._app = app
         self._limits = app.limits
@@ -82,6 +82,7 @@ class Connection:
         self._room = asyncio.Event()
         self._held = False
         self._over = False
+        self._all_asked = False
         self._faulty = False
         self._progress = (0, 0.0)
         self._unsent = (0, 0.0)
@@ -114,6 +115,25 @@ class Connection:
             # What writes goes on: it may have begun, and its end is known to the file at least.
             if one.task is not None and one.access != "write":
                 one.task.cancel()
+
+    def _on_eof(self) -> bool:
+        """Note that no more is asked; whether there is still something to answer."""
+        self._all_asked = True
+        for one in list(self._open.values()):
+            # Nobody could tell that its peer is gone altogether.
+            if one.endless and one.task is not None and not one.cancelled:
+                one.cancelled = True
+                one.task.cancel()
+        return self._busy
+
+    @property
+    def _busy(self) -> bool:
+        return bool(self._waiting or self._open or self._reader is not None)
+
+    def _close_if_done(self) -> None:
+        """Close the connection when all that was asked is answered, and no more will be."""
+        if self._all_asked and not self._busy and not self._over:
+            self.link.close()
 
     def _end(self) -> None:
         """Send what is left, take no more, and close before long."""
@@ -214,6 +234,7 @@ class Connection:
             self._end()
         finally:
             self._reader = None
+            self._close_if_done()
 
     async def _take(self, payload: Buffer) -> None:
         """Start what one payload asks for; wait for its end when it has no id."""
@@ -359,6 +380,7 @@ class Connection:
             one.done.set_result(None)
             self._room.set()
             self._weigh()
+            self._close_if_done()
 
     async def _answer(self, request: m.Request, one: Running, *, heavy: bool) -> Fields | Bulk | Parts | Events:
         command, caller, session = request.command, self._caller, self._session
@@ -368,7 +390,9 @@ class Connection:
         if command == "get_config":
             return config_fields(request.form, self._limits, known=session is not None)
         if isinstance(arguments, m.Follow):
-            one.streams = True
+            one.streams = one.endless = True
+            if self._all_asked:
+                raise Cancelled(str(_TAKEN_BACK))
             if sum([other.streams for other in self._open.values()]) > self._limits.follows:
                 raise Busy(f"{self._limits.follows} streams are open on this connection already")
         return await self._app.commands.answer(command, arguments, replace(caller, heavy=True) if heavy else caller)

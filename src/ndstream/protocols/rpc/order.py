@@ -24,6 +24,8 @@ class Running:
         What it does to that.
     done : Future
         Done when it is answered.
+    endless : bool
+        Whether its reply ends only when it is taken back.
     cancelled, stopped : bool
         Whether its client has taken it back, or the server ends.
     nbytes : int
@@ -35,6 +37,7 @@ class Running:
     done: asyncio.Future[None]
     task: asyncio.Task[None] | None = None
     streams: bool = False
+    endless: bool = False
     cancelled: bool = False
     stopped: bool = False
     nbytes: int = 0
