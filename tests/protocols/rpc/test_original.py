@@ -10,6 +10,7 @@ import h5py
 import msgpack
 import numpy as np
 import pytest
+from numpy.lib.recfunctions import repack_fields
 from tests.protocols.rpc.conftest import Served
 from tests.protocols.rpc.peer import Peer, extended, frame, from_map, packed
 
@@ -146,6 +147,58 @@ def test_what_does_not_fit_changes_nothing(peer: Peer, group: str) -> None:
     for data in (np.array([1.5j]), np.arange(4).reshape(2, 2), np.array(["text"])):
         assert peer.ask(command="append", path=group, data=data)["status"] == "error"
     assert peer.data(group).tolist() == [0, 1, 2]
+
+
+LARGE = np.array([("long text", 1)], [("name", "S9"), ("x", "<f8")])
+SMALL = np.array([("text", 1)], [("name", "S4"), ("x", "<f4")])
+
+
+@pytest.mark.parametrize(
+    ("kept", "added"),
+    [
+        (np.zeros(2, "<f4"), np.array([1e300])),
+        (np.zeros(2, "<f4"), [1.5, -1e39]),
+        (np.zeros(2, "<f2"), np.array([70_000])),
+        (np.zeros(2, "<c8"), np.array([1e300j])),
+        (np.zeros(2, "<i4"), [1 << 40]),
+        (np.zeros(2, "<u4"), [-1]),
+        (np.zeros(2, "<i4"), np.array([1.0])),
+        (np.zeros(2, "<i8"), np.array([1j])),
+        (np.zeros(2, "?"), [1]),
+        (np.array([b"ab", b"cd"]), np.array([b"abc"])),
+        (SMALL, LARGE),
+        (SMALL[["x"]], np.array([(1e300,)], [("x", "<f8")])),
+        (SMALL, SMALL[["x"]]),
+    ],
+)
+def test_what_would_be_clipped_or_cut_is_refused(peer: Peer, greeted: Peer, group: str, kept: Any, added: Any) -> None:
+    kept = np.array(kept.tolist(), repack_fields(kept.dtype))
+    added = np.array(added.tolist(), repack_fields(added.dtype)) if hasattr(added, "dtype") else added
+    assert peer.ask(command="append", path=group, data=kept)["status"] == SUCCESS
+    assert peer.ask(command="append", path=group, data=added)["status"] == "error"
+    assert peer.ask(command="insert", path=group, index=0, data=added)["status"] == "error"
+    for command in (
+        {"command": "append", "path": group, "data": added},
+        {"command": "insert", "path": group, "index": 1, "data": added},
+        {"command": "update", "path": group, "selection": [[0, len(added)]], "data": added},
+        {"command": "batch", "commands": [{"command": "append", "path": group, "data": added}]},
+    ):
+        assert greeted.ask(**command)["code"] == "type_mismatch"
+    assert peer.data(group).tolist() == kept.tolist()
+
+
+def test_what_fits_is_cast(peer: Peer, greeted: Peer, group: str) -> None:
+    for number, (kind, added) in enumerate(
+        [("<f4", [1.5, 2]), ("<f4", [float("inf")]), ("<i2", [300]), (">u4", np.array([7], "<i8")), ("<f8", [True])]
+    ):
+        path = f"{group}/{number}"
+        commands = [
+            {"command": "create_dataset", "path": path, "dtype": kind, "shape": [0], "maxshape": [None]},
+            {"command": "append", "path": path, "data": added},
+        ]
+        assert greeted.ask(command="batch", commands=commands)["status"] == SUCCESS
+        assert peer.ask(command="append", path=path, data=added)["status"] == SUCCESS
+        assert peer.data(path).tolist() == 2 * np.asarray(added).astype(kind).tolist()
 
 
 def test_what_was_written_whole_can_grow(peer: Peer, group: str) -> None:

@@ -14,6 +14,7 @@ from ndstream.core.operations import Operation, Payload
 from ndstream.errors import InvalidRequest, UnsupportedDType, WrongKind
 from ndstream.protocols.rpc import messages as m
 from ndstream.protocols.rpc.dtypes import parse
+from ndstream.protocols.rpc.fitting import check_fits
 from ndstream.protocols.rpc.values import SERIALIZED, attribute_payload, payload_of, to_array, to_stored
 
 Operations: TypeAlias = list[Operation]
@@ -132,6 +133,8 @@ def create_dataset(command: m.CreateDataset) -> ops.CreateDataset:
     if command.dtype is None and data is None:
         raise InvalidRequest("a dataset needs a dtype, or data")
     dtype = parse(command.dtype) if command.dtype is not None else data.dtype if data is not None else Integer(size=8)
+    if data is not None:
+        check_fits(data, dtype)
     shape = command.shape if command.shape is not None else data.shape if data is not None else ()
     return ops.CreateDataset(
         name=path,

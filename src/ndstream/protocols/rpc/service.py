@@ -37,6 +37,7 @@ from ndstream.protocols.rpc import messages as m
 from ndstream.protocols.rpc import operations as o
 from ndstream.protocols.rpc.codes import Refused
 from ndstream.protocols.rpc.describing import Describing
+from ndstream.protocols.rpc.fitting import check_fits
 from ndstream.protocols.rpc.reading import Data, choice_of, read_data
 from ndstream.protocols.rpc.selections import read_selection
 from ndstream.protocols.rpc.values import Presentation, Stored, payload_of, presentation_of, shown, to_array, to_stored
@@ -291,11 +292,12 @@ class Commands:
     async def _region(self, path: str, command: m.Update, caller: Caller) -> Operation:
         """Write into the region of an update; the shape of the data is checked here, where it can be told."""
         assert command.selection is not None
-        shape = await self._shape(path, caller.access)
-        selection = read_selection(command.selection, shape, self._limits.selections)
+        node = await self._dataset(path, caller.access)
+        selection = read_selection(command.selection, node.shape or (), self._limits.selections)
         payload = payload_of(await self._aside(caller, to_array, command.data))
         if not _broadcasts(payload.shape, selection):
             raise _mismatch(selection.shape, payload.shape)
+        await self._aside(caller, check_fits, payload, node.dtype)
         return ops.Write(name=path, data=payload, selection=to_plain(selection, explicit=True))
 
     async def _append(self, command: m.Append, caller: Caller) -> Fields:
@@ -325,6 +327,7 @@ class Commands:
         Others may do the same at the same time: whoever comes second finds the dataset made.
         """
         for _ in range(_ATTEMPTS):
+            await self._check_fits(operation, (), caller)
             try:
                 return (await self._apply([operation], caller)).outcomes[-1]
             except NotFound:
@@ -340,6 +343,21 @@ class Commands:
                 except Conflict:
                     continue
         raise Conflict(f"{path}: others change the file all the time")
+
+    async def _check_fits(
+        self, operation: ops.Append | ops.Insert, before: Sequence[Operation], caller: Caller
+    ) -> None:
+        """Refuse rows that lose something in the dataset that they are added to, which is there or made before."""
+        for earlier in reversed(before):
+            if isinstance(earlier, ops.CreateDataset) and earlier.name == operation.name:
+                await self._aside(caller, check_fits, operation.data, earlier.dtype)
+                return
+        try:
+            node = await self._describing.node(operation.name, caller.access)
+        except NotFound:
+            return
+        if isinstance(node, model.Dataset):
+            await self._aside(caller, check_fits, operation.data, node.dtype)
 
     async def _let_grow(
         self, path: str, operation: ops.Append | ops.Insert, error: InvalidRequest, caller: Caller
@@ -407,7 +425,7 @@ class Commands:
             return o.outcome_fields("resize", outcome)
         for _ in range(_ATTEMPTS):
             number = await self._writer(caller.access).commit_number(self._path, caller.access)
-            shape = await self._shape(path, caller.access)
+            shape = (await self._dataset(path, caller.access)).shape or ()
             if len(shape) == len(command.shape) and any(
                 new < old for new, old in zip(command.shape, shape, strict=True)
             ):
@@ -444,7 +462,10 @@ class Commands:
                 raise InvalidRequest(f"command {number} of the batch: {str(name)[:40]!r} cannot be part of one")
             given = {key: value for key, value in entry.items() if key != "command"}
             arguments = o.arguments_of(name, given, known_only=False)
-            operations += await self._batched(name, arguments, caller)
+            for operation in await self._batched(name, arguments, caller):
+                if isinstance(operation, ops.Append | ops.Insert):
+                    await self._check_fits(operation, operations, caller)
+                operations.append(operation)
             ends.append((name, len(operations) - 1))
         key = None if command.key is None else f"{caller.access.user or ''}:{command.key}"
         committed = await self._apply(operations, caller, condition=command.condition, key=key)
@@ -462,11 +483,11 @@ class Commands:
         await self._writing.commit_number(self._path, caller.access)
         return _events(self._writing, self._path, caller.access, command.since)
 
-    async def _shape(self, path: str, access: Access) -> tuple[int, ...]:
+    async def _dataset(self, path: str, access: Access) -> model.Dataset:
         node = await self._describing.node(path, access)
         if not isinstance(node, model.Dataset) or node.shape is None:
             raise WrongKind(f"{path} is no dataset that has elements")
-        return node.shape
+        return node
 
 
 async def _events(store: WritableStore, path: str, access: Access, since: int | None) -> Events:

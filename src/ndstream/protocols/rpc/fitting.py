@@ -1,0 +1,90 @@
+"""Whether elements keep their values in the type of a dataset that they are put into (SPEC.md, B)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndstream.core.casting import array_of
+from ndstream.core.dtypes import (
+    Array,
+    Bitfield,
+    Boolean,
+    Complex,
+    Compound,
+    DType,
+    Enum,
+    Float,
+    Integer,
+    Opaque,
+    Reference,
+    Sequence,
+    String,
+    to_numpy,
+)
+from ndstream.core.operations import Payload
+from ndstream.errors import UnsupportedDType
+from ndstream.protocols.rpc.dtypes import spell
+
+_NUMBERS = Integer | Float | Complex | Boolean | Bitfield | Enum
+
+
+def check_fits(payload: Payload, target: DType) -> None:
+    """Make sure that nothing but digits of floats is lost when elements become those of another type.
+
+    Raises
+    ------
+    UnsupportedDType
+        A number would be clipped or become infinite, a text would be cut, or the types are of different kinds.
+    InvalidRequest
+        The data is not what it says.
+    """
+    if payload.shape is not None and payload.dtype != target:
+        _check(array_of(payload), payload.dtype, target)
+
+
+def _check(array: NDArray[Any], source: DType, target: DType) -> None:
+    if source == target:
+        return
+    if isinstance(source, _NUMBERS) and isinstance(target, _NUMBERS):
+        _check_numbers(array, to_numpy(target))
+        return
+    match source, target:
+        case String(), String(size=size):
+            longest = max(map(len, array.reshape(-1).tolist()), default=0)
+            if size is not None and longest > size:
+                raise UnsupportedDType(f"a text of {longest} bytes does not fit into {size}")
+        case Opaque(size=size), Opaque(size=room) if size == room:
+            pass
+        case Reference(to=to), Reference(to=wanted) if to == wanted:
+            pass
+        case Array(base=base, shape=shape), Array(base=other, shape=sides) if shape == sides:
+            _check(array, base, other)
+        case Sequence(base=base), Sequence(base=other):
+            for item in array.reshape(-1):
+                _check(np.asarray(item), base, other)
+        case Compound(fields=fields), Compound(fields=others):
+            members = {field.name: field.dtype for field in others}
+            if members.keys() != {field.name for field in fields}:
+                raise UnsupportedDType(f"members {[field.name for field in fields]}, where {list(members)} are needed")
+            for field in fields:
+                _check(array[field.name], field.dtype, members[field.name])
+        case _:
+            raise UnsupportedDType(f"elements of type {spell(source)} are not put into {spell(target)}")
+
+
+def _check_numbers(array: NDArray[Any], target: np.dtype[Any]) -> None:
+    if np.can_cast(array.dtype, target) or not array.size:
+        return
+    if array.dtype.kind in "iu" and target.kind in "iu":
+        low, high, held = int(array.min()), int(array.max()), np.iinfo(target)
+        lost = low < held.min or high > held.max
+    elif np.can_cast(array.dtype, target, "same_kind"):
+        with np.errstate(over="ignore"):
+            lost = bool((np.isfinite(array) & ~np.isfinite(array.astype(target))).any())
+    else:
+        raise UnsupportedDType(f"elements of type {array.dtype} are not put into {target}")
+    if lost:
+        raise UnsupportedDType(f"there are numbers that do not fit into {target}")
