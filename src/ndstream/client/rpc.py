@@ -239,7 +239,8 @@ class HDF5Client:
         **how
             ``chunks``, ``maxshape``, ``compression``, ``compression_opts``, ``shuffle``, ``fillvalue``, ``exist_ok``.
         """
-        sides = [shape] if isinstance(shape, int) else shape if shape is None else [int(side) for side in shape]
+        sides = [int(shape)] if isinstance(shape, int | np.integer) else shape
+        sides = None if sides is None else [int(side) for side in sides]
         return await self._do("create_dataset", path=path, shape=sides, dtype=_spelled(dtype), data=data, **how)
 
     async def resize(self, path: str, shape: Sequence[int], *, shrink: bool = False) -> Any:

@@ -166,6 +166,19 @@ def test_a_list_alone_is_one_of_the_first_axis(served: Served, group: str) -> No
     with_client(served.port, work, unwrap=True)
 
 
+def test_numbers_of_numpy_are_arguments_as_any(served: Served, group: str) -> None:
+    two: Any = np.int64(2)
+
+    async def work(client: ndstream.HDF5Client) -> None:
+        await client.create_dataset(f"{group}/a", two, "<i4", maxshape=[None], chunks=[two])
+        await client.insert(f"{group}/a", two, [7])
+        await client.resize(f"{group}/a", [two + two])
+        assert (await client.read(f"{group}/a", np.s_[np.int8(1) : two + 1])).tolist() == [0, 7]
+        assert (await client.list(group, depth=two, limit=two))["more"] is False
+
+    with_client(served.port, work, unwrap=True)
+
+
 def test_nothing_of_what_has_no_fixed_size_is_an_empty_array(start_own: StartOwn) -> None:
     lists = np.array([np.arange(2, dtype="<i4"), np.arange(3, dtype="<i4")], h5py.vlen_dtype("<i4"))
     served = start_own({"texts": np.array(["a", "b"], h5py.string_dtype()), "lists": lists})

@@ -201,6 +201,13 @@ def test_what_fits_is_cast(peer: Peer, greeted: Peer, group: str) -> None:
         assert peer.data(path).tolist() == 2 * np.asarray(added).astype(kind).tolist()
 
 
+def test_scalars_of_numpy_are_arguments_as_any(peer: Peer, group: str) -> None:
+    peer.ask(command="append", path=group, data=[1, 3])
+    one = {b"nd": False, b"type": "<i8", b"data": np.int64(1).tobytes()}
+    assert peer.ask(command="insert", path=group, index=one, data=[2])["status"] == SUCCESS
+    assert peer.data(group).tolist() == [1, 2, 3]
+
+
 def test_what_was_written_whole_can_grow(peer: Peer, group: str) -> None:
     peer.ask(command="write", path=group, data=np.arange(3, dtype="<i4"))
     assert peer.ask(command="append", path=group, data=np.array([9], "<i4"))["status"] == SUCCESS

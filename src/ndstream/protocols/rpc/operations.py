@@ -21,6 +21,8 @@ Operations: TypeAlias = list[Operation]
 
 _DEFLATE, _SHUFFLE, _LZF = 1, 2, 32000
 _LEVEL = 4
+_VALUES = frozenset({"data", "fillvalue", "attrs", "commands"})
+"""Arguments that are values as they come."""
 _NAMES = ("gzip", "deflate", "zlib")
 
 
@@ -216,6 +218,13 @@ def outcome_fields(command: str, outcome: ops.Outcome) -> dict[str, Any]:
     return fields
 
 
+def _plain(value: Any) -> Any:
+    """Argument in which scalars of numpy are plain numbers, in lists as well."""
+    if isinstance(value, list):
+        return [_plain(item) if isinstance(item, np.generic) else item for item in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def arguments_of(command: str, given: dict[str, Any], *, known_only: bool) -> m.Command:
     """Read the arguments of a command.
 
@@ -232,6 +241,7 @@ def arguments_of(command: str, given: dict[str, Any], *, known_only: bool) -> m.
     kind = m.COMMANDS[command][0]
     if known_only:
         given = {key: value for key, value in given.items() if key in kind.__struct_fields__ and value is not None}
+    given = {key: value if key in _VALUES else _plain(value) for key, value in given.items()}
     path = given.get("path")
     if isinstance(path, str) and (len(path.encode("utf-8", "replace")) > m.LONGEST_PATH or "\0" in path):
         raise InvalidRequest(f"a path has at most {m.LONGEST_PATH} bytes, none of them NUL")
