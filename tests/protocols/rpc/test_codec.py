@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from tests.protocols.rpc.peer import extended, packed, taken_apart
 
-from ndstream.errors import NDStreamError
+from ndstream.errors import NDStreamError, UnsupportedDType
 from ndstream.protocols.rpc import codec
 from ndstream.protocols.rpc.messages import LARGEST_ID, RESERVED, Form, Read
 from ndstream.protocols.rpc.operations import arguments_of
@@ -182,6 +182,13 @@ def test_ordinary_reads_are_plain(read: dict[str, Any]) -> None:
     assert plain is not None
     assert plain.is_bare is not bool(read)
     assert (plain.path, plain.id, plain.selection) == ("/x", read.get("id"), read.get("selection"))
+
+
+@pytest.mark.parametrize("form", [Form.MSGPACK, Form.EXTENDED])
+@pytest.mark.parametrize("value", [np.ma.array([1, 2], mask=[False, True]), np.datetime64("2020-01-01")])
+def test_what_would_arrive_as_something_else_does_not_travel(value: Any, form: Form) -> None:
+    with pytest.raises(UnsupportedDType):
+        codec.pack({"data": value}, form)
 
 
 @pytest.mark.parametrize("form", Form)

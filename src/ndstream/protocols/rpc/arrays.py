@@ -34,6 +34,7 @@ _ND, _TYPE, _KIND, _SHAPE, _DATA = b"nd", b"type", b"kind", b"shape", b"data"
 
 def to_map(array: NDArray[Any]) -> dict[bytes, Any]:
     """Map with byte keys that stands for an array; its data is a view when the array allows it."""
+    _check_mask(array)
     packed = little_endian(array)
     if packed.dtype.hasobject:
         raise UnsupportedDType("elements of variable length have no place in a message of the original: use lists")
@@ -122,6 +123,7 @@ def _filled(dtype: np.dtype[Any], shape: tuple[int, ...], data: Buffer) -> NDArr
 
 def to_reference(array: NDArray[Any], bodies: list[Buffer]) -> dict[str, Any]:
     """Map that stands for an array whose bytes are appended to `bodies`; text and sequences stay in the map."""
+    _check_mask(array)
     shape = list(array.shape)
     if array.dtype.kind == "U":
         check_characters(array)
@@ -205,6 +207,11 @@ def _expanded(body: memoryview, codec: Any, told: Any, nbytes: int, codecs: froz
 
 
 # -- all --
+
+
+def _check_mask(array: NDArray[Any]) -> None:
+    if isinstance(array, np.ma.MaskedArray):
+        raise UnsupportedDType("masks do not travel: send array.filled()")
 
 
 def little_endian(array: NDArray[Any]) -> NDArray[Any]:

@@ -316,7 +316,7 @@ def pack(fields: Mapping[str, Any], form: Form, *, more: bool = False, compress:
 def _for_msgpack(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return arrays.to_lists(value) if value.dtype.hasobject else arrays.to_map(value)
-    if isinstance(value, np.generic):
+    if isinstance(value, np.generic) and not isinstance(value, np.datetime64 | np.timedelta64):
         return _for_msgpack(np.asarray(value)) if isinstance(value, np.void) else value.item()
     if isinstance(value, complex):
         return {b"complex": True, b"data": repr(value)}
