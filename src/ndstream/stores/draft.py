@@ -39,7 +39,7 @@ from ndstream.core.operations import (
     WriteChunk,
 )
 from ndstream.core.selection import from_plain
-from ndstream.errors import Exists, Forbidden, InvalidRequest, NotFound, UnsupportedDType, UnsupportedFilter
+from ndstream.errors import Exists, Forbidden, InvalidRequest, NotFound, UnsupportedDType, UnsupportedFilter, WrongKind
 from ndstream.stores.tree import Array, Group, Member, Null, Values
 
 _LINKS = 32
@@ -305,7 +305,7 @@ class Draft:
             raise InvalidRequest("the root group is always there")
         group = self._walk(name, parts[:-1], create=create)
         if not isinstance(group, Group):
-            raise InvalidRequest(f"{name}: there is an object in the way that is not a group")
+            raise WrongKind(f"{name}: there is an object in the way that is not a group")
         return _members(group), parts[-1]
 
     def _walk(self, name: str, parts: list[str], *, create: bool) -> Group | Array:
@@ -319,7 +319,7 @@ class Draft:
                 found = trail[-1]
                 continue
             if not isinstance(found, Group):
-                kind = InvalidRequest if create else NotFound
+                kind = WrongKind if create else NotFound
                 raise kind(f"{name}: there is an object in the way that is not a group")
             if part not in found.members and create:
                 _members(found)[part] = Group({}, {})

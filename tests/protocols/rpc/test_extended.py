@@ -41,7 +41,8 @@ def test_a_hello_agrees_on_what_both_have(served: Served) -> None:
         assert reply["writable"] is True
         assert peer.ask(command="stat", path="/")["code"] == "unknown_command"
         assert peer.hello()["code"] == "bad_request"
-        assert peer.ask(command="get_config", id=1)["limits"]["in_flight"] == 64
+        told = peer.ask(command="get_config", id=1)["limits"]
+        assert (told["in_flight"], told["frames"], told["operations"]) == (64, 1 << 30, 100_000)
 
 
 @pytest.mark.parametrize(
@@ -379,6 +380,16 @@ def test_attributes_of_all_kinds(greeted: Peer, group: str) -> None:
     assert greeted.ask(command="get_attrs", path=group, names=["number"])["attrs"] == {"number": 3}
     assert greeted.ask(command="delete_attrs", path=group, names=["number", "none"])["deleted"] is True
     assert greeted.ask(command="get_attrs", path=group, names=["number"])["code"] == "not_found"
+
+
+def test_errors_have_the_code_of_what_is_wrong(greeted: Peer, group: str) -> None:
+    greeted.ask(command="write", path=f"{group}/d", data=[1])
+    for command in ("write", "append"):
+        reply = greeted.ask(command=command, path=f"{group}/d/x", data=[1])
+        assert reply["code"] == "wrong_kind"
+        assert "operation" not in reply["message"]
+    assert greeted.ask(command="list", path=f"{group}/d")["code"] == "wrong_kind"
+    assert greeted.ask(command="create_group", path=f"{group}/d")["code"] == "exists"
 
 
 def test_a_batch_is_carried_out_whole_or_not_at_all(greeted: Peer, group: str) -> None:

@@ -14,7 +14,7 @@ from ndstream.core import model
 from ndstream.core.dtypes import is_fixed, memory_size
 from ndstream.core.limits import KiB, Limits
 from ndstream.core.ports import Access, Detail, Store
-from ndstream.errors import DataError, InvalidRequest, NDStreamError, NotFound, UnsupportedDType
+from ndstream.errors import DataError, InvalidRequest, NDStreamError, NotFound, UnsupportedDType, WrongKind
 from ndstream.protocols.rpc import messages as m
 from ndstream.protocols.rpc.dtypes import spell
 from ndstream.protocols.rpc.values import attribute_value, from_serialized, presentation_of, shown
@@ -61,7 +61,7 @@ class Describing:
         detail = Detail(depth=command.depth, wide=_WIDE)
         node = await self.node(command.path, caller.access, detail)
         if not isinstance(node, model.Group):
-            raise NotFound(f"{command.path} is no group")
+            raise WrongKind(f"{command.path} is no group")
         after = tuple(command.after.split("/")) if command.after else ()
         items: list[Fields] = []
         for name, path, member in _members(node, (), command.path.rstrip("/"), command.depth, after):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ Events: TypeAlias = AsyncGenerator[Fields, None]
 _ATTEMPTS = 64
 _SMALL = 64 * KiB
 """Bytes of data of a reply that is made at once, whatever others hold."""
+_NUMBERED = re.compile(r"^operation \d+: ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +245,11 @@ class Commands:
         return self._writing
 
     async def _apply(self, operations: Sequence[Operation], caller: Caller, **how: Any) -> Committed:
-        return await self._writer(caller.access).apply(self._path, caller.access, operations, **how)
+        try:
+            return await self._writer(caller.access).apply(self._path, caller.access, operations, **how)
+        except NDStreamError as error:
+            # Of operations the peer knows nothing.
+            raise type(error)(_NUMBERED.sub("", str(error))) from error
 
     async def _aside(self, caller: Caller, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function, in a thread when the request is large."""

@@ -139,6 +139,9 @@ def config_fields(form: m.Form, limits: Limits, *, known: bool) -> dict[str, Any
     spelled = m.Form.JSON if form is m.Form.JSON else m.Form.MSGPACK
     fields: dict[str, Any] = {"status": "success", "serialization_format": spelled.value, "use_compression": False}
     if known:
-        names = ("connections", "frame", "in_flight", "follows", "frame_timeout", "send_timeout", "selections")
+        names = (
+            *("connections", "frame", "frames", "in_flight", "follows", "frame_timeout", "send_timeout"),
+            *("selections", "operations", "write_timeout"),
+        )
         fields["limits"] = {name: getattr(limits, name) for name in names}
     return fields

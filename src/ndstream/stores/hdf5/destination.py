@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from h5py import h5d, h5f, h5g, h5l, h5o, h5p, h5t
 
-from ndstream.errors import Exists, Forbidden, InvalidRequest, NotFound
+from ndstream.errors import Exists, Forbidden, InvalidRequest, NotFound, WrongKind
 from ndstream.stores.hdf5.names import spellings
 
 Object: TypeAlias = "h5g.GroupID | h5d.DatasetID | h5t.TypeID"
@@ -55,7 +55,7 @@ class Destinations:
             raise InvalidRequest("the root group is always there")
         group = self._walk(name, parts[:-1], create=create)
         if not isinstance(group, h5g.GroupID):
-            raise InvalidRequest(f"{name}: there is an object in the way that is not a group")
+            raise WrongKind(f"{name}: there is an object in the way that is not a group")
         for link in spellings(parts[-1]):
             if group.links.exists(link):
                 return group, link
@@ -142,7 +142,7 @@ def _parts(name: str) -> list[str]:
     return parts
 
 
-def _in_the_way(name: str, create: bool) -> InvalidRequest | NotFound:
+def _in_the_way(name: str, create: bool) -> WrongKind | NotFound:
     if create:
-        return InvalidRequest(f"{name}: there is an object in the way that is not a group")
+        return WrongKind(f"{name}: there is an object in the way that is not a group")
     return NotFound(f"{name}: there is no such object")
