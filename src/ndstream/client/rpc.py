@@ -63,8 +63,9 @@ class HDF5Client:
     Notes
     -----
     Arrays in replies are ndarrays in C order, of the shape of what was selected, views of the memory in which they
-    arrived. A selection is what stands between the brackets of an array: integers, slices with a step from 1 on, lists
-    and masks of one axis (combined as an outer product), an Ellipsis. A list alone is one of axis 0.
+    arrived; a single element is a scalar. A selection is what stands between the brackets of an array: integers,
+    slices with a step from 1 on, lists and masks of one axis (combined as an outer product), an Ellipsis. A list alone
+    is one of axis 0.
     """
 
     def __init__(
@@ -341,6 +342,10 @@ class HDF5Client:
         return self._shown(await self._ask({"command": command, **given}))
 
     def _shown(self, reply: Fields) -> Any:
+        if "data" in reply:
+            reply["data"] = _single(reply["data"])
+        if isinstance(reply.get("attrs"), dict):
+            reply["attrs"] = {name: _single(value) for name, value in reply["attrs"].items()}
         if not self._unwrap:
             return reply
         if is_refusal(reply):
@@ -403,6 +408,11 @@ class HDF5Client:
                 home = Home(self._address, self._limits, shared=True)
             self._home = home
         return home
+
+
+def _single(value: Any) -> Any:
+    """Element of an array without axes, as a scalar of numpy; anything else as it is."""
+    return value[()] if isinstance(value, np.ndarray) and not value.ndim else value
 
 
 async def _ask(home: Home, fields: Fields) -> Fields:

@@ -179,6 +179,21 @@ def test_numbers_of_numpy_are_arguments_as_any(served: Served, group: str) -> No
     with_client(served.port, work, unwrap=True)
 
 
+def test_a_single_element_is_a_scalar_of_its_type(served: Served, group: str) -> None:
+    async def work(client: ndstream.HDF5Client) -> None:
+        for value in (np.int32(3), np.float32(0.5), np.complex64(1j), np.uint8(7)):
+            await client.write(f"{group}/one", np.asarray(value))
+            await client.set_attrs(f"{group}/one", {"same": np.asarray(value)})
+            attribute = (await client.get_attrs(f"{group}/one"))["attrs"]["same"]
+            for found in (await client.read(f"{group}/one"), attribute):
+                assert type(found) is type(value)
+                assert found == value
+        await client.write(f"{group}/many", np.arange(3, dtype="<i2"))
+        assert type(await client.read(f"{group}/many", 1)) is np.int16
+
+    with_client(served.port, work, unwrap=True)
+
+
 def test_nothing_of_what_has_no_fixed_size_is_an_empty_array(start_own: StartOwn) -> None:
     lists = np.array([np.arange(2, dtype="<i4"), np.arange(3, dtype="<i4")], h5py.vlen_dtype("<i4"))
     served = start_own({"texts": np.array(["a", "b"], h5py.string_dtype()), "lists": lists})
