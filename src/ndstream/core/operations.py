@@ -7,6 +7,7 @@ followed, an external link never is (`Forbidden`).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -183,15 +184,34 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     done: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class State:
+    """One state of a file: what it is called, and the number of the commit that made it.
+
+    Numbers begin again with every server, and stand for a state only together with the generation: `tag` has both. Two
+    states with the same tag have the same content.
+    """
+
+    generation: str
+    commit: int
+
+    @property
+    def tag(self) -> str:
+        """Entity tag, without quotes."""
+        return f"{self.generation}.{self.commit}"
+
+
 class Committed(msgspec.Struct, frozen=True, kw_only=True):
     """A batch is in the file for good: the number of its commit, and one outcome per operation.
 
-    `repeated` tells that the batch had been committed before, under the same operation id.
+    `repeated` tells that the batch had been committed before, under the same operation id. `tag` names the state that
+    it made; empty for one of an earlier server, which is not known by that name any more.
     """
 
     number: int
     outcomes: tuple[Outcome, ...]
     repeated: bool = False
+    tag: str = ""
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -211,9 +231,11 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     """One commit, as followers are told of it.
 
     A `complete` event lists every change. One that is not stands for changes that nobody recorded (another program
-    wrote, or events were lost): what is known of the file should be looked up again.
+    wrote, or events were lost): what is known of the file should be looked up again. `tag` names the state that the
+    commit made.
     """
 
     number: int
     changes: tuple[Change, ...]
     complete: bool = True
+    tag: str = ""

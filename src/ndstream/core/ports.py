@@ -17,7 +17,7 @@ from ndstream.core.counters import Counters
 from ndstream.core.dtypes import DType
 from ndstream.core.limits import DEFAULT_LIMITS, Limits
 from ndstream.core.model import Dataset, Directory, File, Node
-from ndstream.core.operations import Committed, Event, Operation
+from ndstream.core.operations import Committed, Event, Operation, State
 from ndstream.core.selection import Selection
 
 
@@ -291,8 +291,16 @@ class WritableStore(Protocol):
     commit was acknowledged see it; a read under way sees the dataset as of one commit, or fails with `Replaced`.
     """
 
-    async def commit_number(self, path: str, access: Access) -> int:
-        """Number of the last commit; 0 for a file that nobody has written to through this store yet."""
+    async def state(self, path: str, access: Access) -> State:
+        """State that a file is in; its commit is 0 while nobody has written to it through this store yet.
+
+        What another program does to a file, once the store knows it, counts as a commit.
+
+        Raises
+        ------
+        NotFound
+            There is no such file.
+        """
         ...
 
     async def apply(
@@ -301,7 +309,7 @@ class WritableStore(Protocol):
         access: Access,
         operations: Sequence[Operation],
         *,
-        condition: int | None = None,
+        condition: int | str | None = None,
         key: str | None = None,
         create: bool = False,
     ) -> Committed:
@@ -309,8 +317,9 @@ class WritableStore(Protocol):
 
         Parameters
         ----------
-        condition : int, optional
-            Number that the last commit must have (``If-Match``).
+        condition : int or str, optional
+            Number that the last commit must have, or tag of the state that the file must be in (``If-Match``). What
+            was committed under the same `key` already is not held to it again.
         key : str, optional
             Name of this batch, chosen by the client: sent again under the same key (as long as it is remembered) it
             is not carried out again, and answered with what came of it.
@@ -330,11 +339,11 @@ class WritableStore(Protocol):
         """
         ...
 
-    def follow(self, path: str, access: Access, *, since: int | None = None) -> AsyncIterator[Event]:
-        """Events of the commits after number `since` (None: from now on), as they happen.
+    def follow(self, path: str, access: Access, *, since: int | str | None = None) -> AsyncIterator[Event]:
+        """Events of the commits after number `since`, or after the state of that tag, as they happen.
 
-        Those that are not remembered any more come as one that is not complete. Ends with `NotFound` when the file
-        is gone.
+        None stands for the state of this call. Commits that are not remembered any more, or lie between here and a
+        state that is not known, come as one event that is not complete. Ends with `NotFound` when the file is gone.
         """
         ...
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from ndstream.core.operations import Change, Committed, Event
+from ndstream.core.operations import Change, Committed, Event, State
 
 
 class Ledger:
@@ -21,16 +21,22 @@ class Ledger:
 
     Attributes
     ----------
-    number : int
-        Of the last commit.
+    state : State
+        After the last commit.
     """
 
     def __init__(self, events: int, keys: int) -> None:
-        self.number = 0
-        self._events: deque[Event] = deque(maxlen=events)
+        self.state = State("", 0)
+        # Each with the tag of the state before it.
+        self._events: deque[tuple[str, Event]] = deque(maxlen=events)
         self._keys: OrderedDict[str, Committed] = OrderedDict()
         self._most = keys
         self._news: asyncio.Event | None = None  # while somebody waits
+
+    @property
+    def number(self) -> int:
+        """Number of the last commit."""
+        return self.state.commit
 
     def repeated(self, key: str | None) -> Committed | None:
         """Find what came of the batch that had this key."""
@@ -45,29 +51,47 @@ class Ledger:
         while len(self._keys) > self._most:
             self._keys.popitem(last=False)
 
-    def commit(self, number: int, changes: Iterable[Change], *, complete: bool = True) -> None:
-        """Remember a commit, and tell those who follow."""
-        self.number = number
-        self._events.append(Event(number=number, changes=tuple(changes), complete=complete))
+    def commit(self, state: State, changes: Iterable[Change], *, complete: bool = True) -> None:
+        """Remember a commit, which made a state, and tell those who follow."""
+        event = Event(number=state.commit, changes=tuple(changes), complete=complete, tag=state.tag)
+        self._events.append((self.state.tag, event))
+        self.state = state
         if self._news is not None:
             self._news.set()
             self._news = None
 
-    def skip_to(self, number: int) -> None:
-        """Note that there were commits up to `number` of which nothing more is known."""
-        if number > self.number:
-            self.commit(number, (), complete=False)
+    def begin(self, generation: str) -> None:
+        """Name the state of now, to which no commit has led."""
+        self.state = State(generation, self.number)
 
-    def since(self, number: int) -> list[Event]:
-        """Events of the commits after `number`; those that are forgotten come as one that is not complete."""
-        events = [event for event in self._events if event.number > number]
+    def since(self, known: int | str) -> list[Event]:
+        """Events of the commits after a number, or after the state of a tag.
+
+        Those that are forgotten come as one that is not complete.
+        """
+        return self._since_state(known) if isinstance(known, str) else self._since_number(known)
+
+    def _since_state(self, tag: str) -> list[Event]:
+        if tag == self.state.tag:
+            return []
+        befores = [before for before, _ in self._events]
+        if tag in befores:
+            return [event for _, event in self._events][befores.index(tag) :]
+        return [self._unknown(self.state.commit, self.state.tag)]
+
+    def _since_number(self, number: int) -> list[Event]:
         # A number that was never reached is one of another time: nothing is known of what lies between.
-        first = events[0].number if events else self.number + 1
         if number > self.number:
-            return [Event(number=self.number, changes=(), complete=False)]
+            return [self._unknown(self.state.commit, self.state.tag)]
+        found = [(before, event) for before, event in self._events if event.number > number]
+        events = [event for _, event in found]
+        first, before = (events[0].number, found[0][0]) if found else (self.number + 1, self.state.tag)
         if first > number + 1 and (not events or events[0].complete):
-            events.insert(0, Event(number=first - 1, changes=(), complete=False))
+            events.insert(0, self._unknown(first - 1, before))
         return events
+
+    def _unknown(self, number: int, tag: str) -> Event:
+        return Event(number=number, changes=(), complete=False, tag=tag)
 
     async def news(self) -> None:
         """Wait for the next commit."""

@@ -23,7 +23,7 @@ from ndstream.core.dtypes import DType, from_numpy, is_fixed, memory_size
 from ndstream.core.elements import flatten
 from ndstream.core.limits import DEFAULT_LIMITS, KiB, Limits
 from ndstream.core.model import HDF5_MEDIA_TYPE, Directory, ExternalLink, File, HardLink, Node, SoftLink
-from ndstream.core.operations import Committed, Event, Operation
+from ndstream.core.operations import Committed, Event, Operation, State
 from ndstream.core.ports import Access, Detail, Opened, Reading, Writing
 from ndstream.core.selection import Selection, everything
 from ndstream.errors import (
@@ -111,10 +111,9 @@ class MemoryStore:
             raise InvalidSelection(f"{path}: {name} has the shape {shape}, not {selection.source}")
         return MemoryReading(found.values.dtype, selection.apply(found.values), self._limits.piece)
 
-    async def commit_number(self, path: str, access: Access) -> int:
+    async def state(self, path: str, access: Access) -> State:
         """See `ndstream.core.ports.WritableStore`."""
-        self.file(path, access)
-        return self._ledger(path).number
+        return self._ledger(path, self.file(path, access)).state
 
     async def apply(
         self,
@@ -122,7 +121,7 @@ class MemoryStore:
         access: Access,
         operations: Sequence[Operation],
         *,
-        condition: int | None = None,
+        condition: int | str | None = None,
         key: str | None = None,
         create: bool = False,
     ) -> Committed:
@@ -132,38 +131,47 @@ class MemoryStore:
         except NotFound:
             parent, _, name = path.rpartition("/")
             there = self._place(parent, access)
-            if not create or not access.writes(path) or not isinstance(there, Mapping) or name in there:
+            named = isinstance(condition, str)  # a state, which what is not there is not in
+            if not create or named or not access.writes(path) or not isinstance(there, Mapping) or name in there:
                 raise
             root = Group()
         if not access.writes(path):
             raise Forbidden(f"{path}: not to be written by this user")
-        ledger = self._ledger(path)
+        ledger = self._ledger(path, root)
         known = ledger.repeated(key)
         if known is not None:
             return known
-        if condition is not None and condition != ledger.number:
-            raise Conflict(f"the file is at commit {ledger.number}, not {condition}")
+        if condition not in (None, "*", ledger.number, ledger.state.tag):
+            raise Conflict(f"the file is in the state {ledger.state.tag}, not {condition}")
         draft = Draft(root)
         outcomes = tuple([draft.carry_out(operation) for operation in operations])
         self._tree = _with(self._tree, path.split("/"), draft.root)
-        ledger.commit(ledger.number + 1, draft.changes)
-        committed = Committed(number=ledger.number, outcomes=outcomes)
+        ledger.commit(State(_generation(draft.root), ledger.number + 1), draft.changes)
+        committed = Committed(number=ledger.number, outcomes=outcomes, tag=ledger.state.tag)
         if key is not None:
             ledger.remember({key: committed})
         return committed
 
-    async def follow(self, path: str, access: Access, *, since: int | None = None) -> AsyncIterator[Event]:
+    def follow(self, path: str, access: Access, *, since: int | str | None = None) -> AsyncIterator[Event]:
         """See `ndstream.core.ports.WritableStore`."""
-        reached = await self.commit_number(path, access) if since is None else since
+        ledger = self._ledger(path, self.file(path, access))
+        return self._events(path, access, ledger, ledger.state.tag if since is None else since)
+
+    async def _events(self, path: str, access: Access, ledger: Ledger, reached: int | str) -> AsyncIterator[Event]:
         while True:
             self.file(path, access)
-            for event in self._ledger(path).since(reached):
-                reached = event.number
+            events, reached = ledger.since(reached), ledger.state.tag
+            for event in events:
                 yield event
-            await self._ledger(path).news()
+            if reached == ledger.state.tag:
+                await ledger.news()
 
-    def _ledger(self, path: str) -> Ledger:
-        return self._ledgers.setdefault(path, Ledger(self._limits.events, self._limits.batch_keys))
+    def _ledger(self, path: str, root: Group) -> Ledger:
+        ledger = self._ledgers.get(path)
+        if ledger is None:
+            ledger = self._ledgers[path] = Ledger(self._limits.events, self._limits.batch_keys)
+            ledger.begin(_generation(root))
+        return ledger
 
     def _place(self, path: str, access: Access) -> Tree | Group | bytes:
         place: Tree | Group | bytes = self._tree
@@ -380,8 +388,12 @@ def _file(path: str, place: Group | bytes) -> File:
         size=len(place) if isinstance(place, bytes) else _stored(place, set()),
         modified=0,
         media_type="application/octet-stream" if isinstance(place, bytes) else HDF5_MEDIA_TYPE,
-        generation=f"{id(place):x}",
+        generation=_generation(place),
     )
+
+
+def _generation(place: Group | bytes) -> str:
+    return f"{id(place):x}"
 
 
 async def _unchanged() -> None:

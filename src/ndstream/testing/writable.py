@@ -98,7 +98,7 @@ class WritableStoreSuite:
         async def work(store: Any) -> None:
             numbers = [(await apply(store, CreateGroup(name=f"/{n}"))).number for n in range(5)]
             assert numbers == [2, 3, 4, 5, 6]
-            assert await store.commit_number(FILE, ANYBODY) == 6
+            assert (await store.state(FILE, ANYBODY)).commit == 6
 
         self.run(tmp_path, work)
 
@@ -116,7 +116,7 @@ class WritableStoreSuite:
             assert (await read(store, "/t")).shape == (0,)
             root = await store.describe(FILE, "/", ANYBODY, Detail())
             assert set(root.members) == {"t", "here"}
-            assert await store.commit_number(FILE, ANYBODY) == 2
+            assert (await store.state(FILE, ANYBODY)).commit == 2
 
         self.run(tmp_path, work)
 
@@ -282,6 +282,31 @@ class WritableStoreSuite:
 
         self.run(tmp_path, work)
 
+    def test_a_condition_is_the_tag_of_a_state(self, tmp_path: Path) -> None:
+        async def work(store: Any) -> None:
+            known = await store.state(FILE, ANYBODY)
+            done = await store.apply(FILE, WRITER, [CreateGroup(name="/a")], condition=known.tag)
+            assert done.tag == (await store.state(FILE, ANYBODY)).tag != known.tag
+            with pytest.raises(Conflict):
+                await store.apply(FILE, WRITER, [CreateGroup(name="/b")], condition=known.tag)
+            await store.apply(FILE, WRITER, [CreateGroup(name="/b")], condition=done.tag)
+            await store.apply(FILE, WRITER, [CreateGroup(name="/c")], condition="*")
+            with pytest.raises(NotFound):
+                await store.apply("runs/none.h5", WRITER, [], condition=done.tag, create=True)
+
+        self.run(tmp_path, work)
+
+    def test_what_was_committed_is_not_held_to_its_condition_again(self, tmp_path: Path) -> None:
+        async def work(store: Any) -> None:
+            state = await store.state(FILE, ANYBODY)
+            for number, condition in enumerate((state.tag, state.commit + 1)):
+                batch = [CreateGroup(name=f"/{number}")]
+                first = await store.apply(FILE, WRITER, batch, condition=condition, key=f"k{number}")
+                again = await store.apply(FILE, WRITER, batch, condition=condition, key=f"k{number}")
+                assert (again.number, again.repeated) == (first.number, True)
+
+        self.run(tmp_path, work)
+
     def test_who_may_not_write_does_not(self, tmp_path: Path) -> None:
         async def work(store: Any) -> None:
             with pytest.raises(Forbidden):
@@ -439,7 +464,8 @@ async def _compare(store: Any, path: str, batches: Sequence[Sequence[Operation]]
         except NDStreamError as error:
             assert isinstance(answer, NDStreamError), (batch, answer, error)
             continue
-        assert answer == expected, batch
+        assert isinstance(answer, Committed)
+        assert (answer.number, answer.outcomes) == (expected.number, expected.outcomes), batch
     await _same_file(store, oracle, path)
 
 

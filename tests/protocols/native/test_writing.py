@@ -75,6 +75,15 @@ def test_the_state_that_is_written_to_can_be_named(talk: Peer) -> None:
     assert values(talk) == [3, 3, 3, 3]
 
 
+def test_a_request_sent_again_is_answered_with_what_came_of_it_whatever_its_condition(talk: Peer) -> None:
+    tag = talk.get("/data/a/f.h5", "name=/x").headers["etag"]
+    first = commit(talk, write([1, 1, 1, 1]), if_match=tag, idempotency_key="k")
+    again = commit(talk, write([1, 1, 1, 1]), if_match=tag, idempotency_key="k")
+    assert (first.status, again.status, again.document["repeated"]) == (200, 200, True)
+    assert first.headers["etag"] == again.headers["etag"] == f'"{first.document["tag"]}"'
+    assert commit(talk, write([2, 2, 2, 2]), if_match=first.headers["etag"]).status == 200
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [

@@ -695,7 +695,68 @@ def test_a_change_by_somebody_else_is_told_once_to_each_who_follows(tmp_path: Pa
             task.cancel()
         await asyncio.gather(*following, return_exceptions=True)
         assert heard == [[1, 2, 3]] * 3
-        assert await store.commit_number("a.h5", ANYBODY) == 3
+        assert (await store.state("a.h5", ANYBODY)).commit == 3
+
+    run(tmp_path, work)
+
+
+def test_what_another_program_changed_is_another_state(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+
+    async def work(store: HDF5Store) -> None:
+        done = await store.apply("a.h5", WRITER, [table("/t", "<i8")], create=True)
+        await store.release("a.h5", ANYBODY)
+        # To let go of a file and to take it again changes nothing.
+        await store.hold("a.h5", WRITER)
+        await store.release("a.h5", ANYBODY)
+        assert (await store.state("a.h5", ANYBODY)).tag == done.tag
+        done = await store.apply("a.h5", WRITER, [], condition=done.tag)
+        await store.release("a.h5", ANYBODY)
+        with h5py.File(path, "r+") as file:
+            file["t"].resize((3,))
+        for condition in (done.tag, done.number):
+            with pytest.raises(Conflict):
+                await store.apply("a.h5", WRITER, [Delete(name="/t")], condition=condition)
+        now = await store.state("a.h5", ANYBODY)
+        await store.apply("a.h5", WRITER, [], condition=now.tag)
+        await store.release("a.h5", ANYBODY)
+        with h5py.File(tmp_path / "b.h5", "w") as file:
+            file["other"] = 1
+        (tmp_path / "b.h5").rename(path)
+        with pytest.raises(Conflict):
+            await store.apply("a.h5", WRITER, [], condition=now.commit + 1)
+
+    run(tmp_path, work)
+
+
+def test_tags_of_an_earlier_server_name_no_state_of_a_later_one(tmp_path: Path) -> None:
+    async def first(store: HDF5Store) -> Committed:
+        return await store.apply("a.h5", WRITER, [table("/t", "<i8")], create=True)
+
+    async def second(store: HDF5Store) -> None:
+        again = await store.apply("a.h5", WRITER, [Append(name="/t", data=payload([1], "<i8"))])
+        assert (again.number, again.tag == before.tag) == (before.number, False)
+        with pytest.raises(Conflict):
+            await store.apply("a.h5", WRITER, [Delete(name="/t")], condition=before.tag)
+
+    before = run(tmp_path, first)
+    run(tmp_path, second)
+
+
+def test_a_batch_that_a_killed_server_had_committed_is_found_by_its_key_before_its_condition(tmp_path: Path) -> None:
+    batch = [Append(name="/t", data=payload([1], "<i8"))]
+
+    async def work(store: HDF5Store) -> None:
+        tag = (await store.apply("a.h5", WRITER, [table("/t", "<i8")], create=True)).tag
+        first = await store.apply("a.h5", WRITER, batch, condition=tag, key="k")
+        os.kill(owner(store, tmp_path / "a.h5"), signal.SIGKILL)
+        other = HDF5Store({"": tmp_path}, writing=Writing(durability="flush"))
+        await store.aclose()
+        try:
+            again = await other.apply("a.h5", WRITER, batch, condition=tag, key="k")
+            assert (again.number, again.repeated) == (first.number, True)
+        finally:
+            await other.aclose()
 
     run(tmp_path, work)
 
@@ -829,7 +890,7 @@ def test_fifty_writers_lose_nothing(tmp_path: Path) -> None:
 
         await asyncio.gather(*(client(number) for number in range(50)))
         assert sorted(await collect(await store.read("a.h5", "/t", ANYBODY, None))) == list(range(500))
-        assert await store.commit_number("a.h5", ANYBODY) == 501
+        assert (await store.state("a.h5", ANYBODY)).commit == 501
 
     run(tmp_path, work)
 

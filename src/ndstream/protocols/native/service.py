@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from importlib.metadata import version
 from math import prod
 from typing import Any, Protocol, TypeAlias
@@ -18,7 +17,7 @@ import msgspec
 from ndstream.core import model
 from ndstream.core.dtypes import DType, is_fixed, memory_size
 from ndstream.core.limits import MiB
-from ndstream.core.operations import Committed, Event
+from ndstream.core.operations import Committed, Event, State
 from ndstream.core.ports import (
     Access,
     Detail,
@@ -119,22 +118,9 @@ class Answer(msgspec.Struct, frozen=True):
                 await part.aclose()
 
 
-@dataclass(frozen=True, slots=True)
-class State:
-    """Of which state of a file an answer is."""
-
-    generation: str
-    commit: int
-
-    @property
-    def tag(self) -> str:
-        """Entity tag, without quotes."""
-        return f"{self.generation}.{self.commit}"
-
-    @property
-    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
-        """What an answer says besides the tag."""
-        return ((COMMIT_HEADER.encode(), b"%d" % self.commit),)
+def _headers(commit: int) -> tuple[tuple[bytes, bytes], ...]:
+    """What an answer says besides the tag."""
+    return ((COMMIT_HEADER.encode(), b"%d" % commit),)
 
 
 class Native:
@@ -172,7 +158,9 @@ class Native:
         if isinstance(found, model.Directory):
             return Answer(_type(json), (_encoded(Entry(directory=found, writable=writable), json),))
         state = await self.state(path, access, found)
-        return Answer(_type(json), (_encoded(Entry(file=found, writable=writable), json),), state.tag, state.headers)
+        return Answer(
+            _type(json), (_encoded(Entry(file=found, writable=writable), json),), state.tag, _headers(state.commit)
+        )
 
     async def node(
         self, path: str, name: str, access: Access, *, depth: int, data: int, after: str | None, page: int, json: bool
@@ -194,7 +182,7 @@ class Native:
             raise TooLarge(
                 f"a description may have {most} bytes, this one has {len(body)}: ask for pages or less depth"
             )
-        return Answer(_type(json), (body,), state.tag, state.headers)
+        return Answer(_type(json), (body,), state.tag, _headers(state.commit))
 
     async def state(self, path: str, access: Access, file: model.File | None = None) -> State:
         """Look up which state a file is in.
@@ -208,8 +196,7 @@ class Native:
         if not isinstance(found, model.File):
             raise NotFound(f"{path or '/'} is a directory")
         written = self._writing if found.is_hdf5 else None
-        commit = 0 if written is None else await written.commit_number(path, access)
-        return State(found.generation, commit)
+        return State(found.generation, 0) if written is None else await written.state(path, access)
 
     # -- data --
 
@@ -241,7 +228,7 @@ class Native:
             if match is not None:
                 _check_match(path, await self.state(path, access), match)
             opened.pop_all()
-        return Answer(media_type, tuple(parts), state.tag, state.headers)
+        return Answer(media_type, tuple(parts), state.tag, _headers(state.commit))
 
     async def _open(self, path: str, read: Read, access: Access, media_type: str, opened: AsyncExitStack) -> list[Part]:
         if isinstance(read.select, str) and len(read.select) > self._limits.selection_text:
@@ -306,27 +293,15 @@ class Native:
         """Carry out a batch, of somebody who may (`check_writable`)."""
         store = self._writing
         assert store is not None
-        condition = None if match is None else await self._condition(path, match, access)
+        condition = int(match) if match is not None and match.isdecimal() and len(match) < 20 else match
         owned = None if key is None else f"{access.user or ''}:{key}"
         committed: Committed = await store.apply(
             path, access, batch.operations, condition=condition, key=owned, create=batch.create
         )
-        headers = ((COMMIT_HEADER.encode(), b"%d" % committed.number),)
-        return Answer(_type(json), (_encoded(committed, json),), headers=headers)
+        return Answer(_type(json), (_encoded(committed, json),), committed.tag, _headers(committed.number))
 
-    async def _condition(self, path: str, match: str, access: Access) -> int | None:
-        """Commit number that an entity tag, or a bare number, stands for."""
-        if match.isdecimal() and len(match) < 20:
-            return int(match)
-        state = await self.state(path, access)
-        if match == "*":
-            return None
-        if match != state.tag:
-            raise Conflict(f"{path} is in the state {state.tag}, not {match}")
-        return state.commit
-
-    async def events(self, path: str, access: Access, since: int | None) -> AsyncIterator[Event]:
-        """Follow the commits of a file, from after `since`.
+    async def events(self, path: str, access: Access, since: int | str | None) -> AsyncIterator[Event]:
+        """Follow the commits of a file, from after the number or tag `since`.
 
         Raises
         ------

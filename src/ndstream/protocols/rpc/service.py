@@ -375,7 +375,7 @@ class Commands:
         Conflict
             The file was changed meanwhile.
         """
-        number = await self._writer(caller.access).commit_number(self._path, caller.access)
+        number = (await self._writer(caller.access).state(self._path, caller.access)).commit
         node = await self._describing.node(path, caller.access)
         if not isinstance(node, model.Dataset) or node.shape is None:
             raise WrongKind(f"{path} is no dataset that has rows") from error
@@ -430,7 +430,7 @@ class Commands:
             outcome = (await self._apply([operation], caller)).outcomes[-1]
             return o.outcome_fields("resize", outcome)
         for _ in range(_ATTEMPTS):
-            number = await self._writer(caller.access).commit_number(self._path, caller.access)
+            number = (await self._writer(caller.access).state(self._path, caller.access)).commit
             shape = (await self._dataset(path, caller.access)).shape or ()
             if len(shape) == len(command.shape) and any(
                 new < old for new, old in zip(command.shape, shape, strict=True)
@@ -486,7 +486,7 @@ class Commands:
     async def _follow(self, command: m.Follow, caller: Caller) -> Events:
         if self._writing is None or not caller.streams:
             raise InvalidRequest("events come as a stream, and from a file that is served for writing")
-        await self._writing.commit_number(self._path, caller.access)
+        await self._writing.state(self._path, caller.access)
         return _events(self._writing, self._path, caller.access, command.since)
 
     async def _dataset(self, path: str, access: Access) -> model.Dataset:

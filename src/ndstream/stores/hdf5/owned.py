@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from ndstream.core.limits import Limits, MiB
-from ndstream.core.operations import Committed, Copy, Delete, Insert, Operation, Payload, Resize
+from ndstream.core.operations import Committed, Copy, Delete, Insert, Operation, Payload, Resize, State
 from ndstream.errors import Busy, Conflict, FileInUse, NDStreamError, NotFound, Replaced, TimedOut, WorkerDied, by_code
 from ndstream.stores.hdf5.aside import INLINE, Aside, Laid, inline
 from ndstream.stores.hdf5.descriptors import Descriptor, LiveFile
@@ -81,6 +81,8 @@ class _Entry:
     batch: Batch
     nbytes: int
     create: bool
+    #: Of the state that the file must be in, "*" for any; in place of a condition of the batch.
+    tag: str | None = None
     #: Of those who wait: each has its own, since one that gives up must not take the outcome from others.
     answers: list[asyncio.Future[Committed]] = field(default_factory=list)
     laying: _Laying | None = None
@@ -142,8 +144,9 @@ class Owned:
         self._tenure: Tenure | None = None
         self._base = ""
         self._identity: tuple[int, int] | None = None
-        self._left = ""
-        self._told = ("", 0)  # a state of the file that somebody else made, and the number under which it was told
+        #: Generation on disk of the state that the ledger is at, while there is no owner process.
+        self._seen = ""
+        self._taking = False
         self._touched: dict[int, int] = {}
         self._rewritten: dict[int, int] = {}
         self._all_touched = 0
@@ -182,16 +185,19 @@ class Owned:
         """Whether the owner process has this very file open."""
         return self._tenure is not None and self._identity == (status.st_dev, status.st_ino)
 
-    def has_written(self, generation: str) -> bool:
-        """Whether a state of the file is what the last owner left behind."""
-        return generation == self._left
+    def notice(self, generation: str) -> State:
+        """Learn what is on disk, and tell which state that is.
 
-    def report(self, state: str) -> None:
-        """Tell those who follow that somebody else changed the file to `state`, unless they were told or we did it."""
-        told = (state, self.ledger.number)
-        if not self.active and not self.has_written(state) and told != self._told:
-            self.ledger.commit(self.ledger.number + 1, (), complete=False)
-            self._told = (state, self.ledger.number)
+        What was not left there by an owner process came from another program: it counts as a commit of which nothing
+        more is known, so that nobody takes the file for what it was.
+        """
+        if not self.active and not self._taking and generation != self._seen:
+            if self._seen:
+                self.ledger.commit(State(generation, self.ledger.number + 1), (), complete=False)
+            else:
+                self.ledger.begin(generation)
+            self._seen = generation
+        return self.ledger.state
 
     def file(self, generation: str) -> LiveFile:
         """Open the file for reading past the HDF5 library what was located in that generation."""
@@ -215,7 +221,7 @@ class Owned:
         while self.gate.closed:
             await self.gate.opened()
         let_go = not self.active
-        if self.generation != generation or (let_go and not self.has_written(generation_of(os.fstat(descriptor)))):
+        if self.generation != generation or (let_go and generation_of(os.fstat(descriptor)) != self._seen):
             raise Replaced("a commit has changed the file while it was read")
 
     def watch(self, address: int, relocate: Callable[[], Awaitable[Any]]) -> Watch:
@@ -247,15 +253,17 @@ class Owned:
 
     # -- for writers --
 
-    async def apply(self, batch: Batch, *, create: bool) -> Committed:
-        """Carry out a batch; see `ndstream.core.ports.WritableStore.apply`."""
+    async def apply(self, batch: Batch, *, tag: str | None, create: bool) -> Committed:
+        """Carry out a batch, of a file in the state called `tag`; see `ndstream.core.ports.WritableStore.apply`."""
         known = self.ledger.repeated(batch.key)
         if known is not None:
             return known
         first = self._under_way.get(batch.key) if batch.key is not None else None
         if first is not None:
             return msgspec.structs.replace(await self._outcome(first), repeated=True)
-        entry = _Entry(batch, sum(map(_nbytes, batch.operations)), create)
+        if tag is not None and not _exists(self.path):
+            raise NotFound("there is no such file")
+        entry = _Entry(batch, sum(map(_nbytes, batch.operations)), create, tag)
         if batch.key is not None:
             self._under_way[batch.key] = entry
         try:
@@ -356,7 +364,7 @@ class Owned:
         await self._hold(create=any(entry.create for entry in group))
         tenure = self._tenure
         assert tenure is not None
-        group, batches = await self._slim(self._not_repeated(group), tenure.aside)
+        group, batches = await self._slim(self._in_state(self._not_repeated(group)), tenure.aside)
         if not group:
             return []
         target = self._target()
@@ -377,7 +385,8 @@ class Owned:
                 self.gate.open()
         for entry, result in zip(group, applied.results, strict=False):
             if isinstance(result, Done):
-                committed = Committed(number=result.number, outcomes=result.outcomes)
+                tag = State(self._base, result.number).tag
+                committed = Committed(number=result.number, outcomes=result.outcomes, tag=tag)
                 if entry.batch.key is not None:
                     self.ledger.remember({entry.batch.key: committed})
                 self._settle(entry, committed)
@@ -394,7 +403,12 @@ class Owned:
                 ready[entry] = (await laying[entry]).batch if entry in laying else inline(entry.batch)
             except NDStreamError as error:
                 self._settle(entry, error)
-        return list(ready), tuple(ready.values())
+        now = self.ledger.number
+        batches = (
+            batch if entry.tag in (None, "*") else msgspec.structs.replace(batch, condition=now)
+            for entry, batch in ready.items()
+        )
+        return list(ready), tuple(batches)
 
     def _not_repeated(self, group: list[_Entry]) -> list[_Entry]:
         """Answer what was committed before the file was taken, as its journal tells; returns the others."""
@@ -405,6 +419,17 @@ class Owned:
                 left.append(entry)
             else:
                 self._settle(entry, known)
+        return left
+
+    def _in_state(self, group: list[_Entry]) -> list[_Entry]:
+        """Refuse what is not meant for the state of now; returns the others."""
+        tag = self.ledger.state.tag
+        left = []
+        for entry in group:
+            if entry.tag in (None, "*", tag):
+                left.append(entry)
+            else:
+                self._settle(entry, Conflict(f"the file is in the state {tag}, not {entry.tag}"))
         return left
 
     async def _publish(self, target: Target, applied: Applied) -> None:
@@ -420,7 +445,7 @@ class Owned:
         self._watches.changed(rewritten, frozenset(applied.grown))
         for result in applied.results:
             if isinstance(result, Done):
-                self.ledger.commit(result.number, result.changes)
+                self.ledger.commit(State(self._base, result.number), result.changes)
         number = self.ledger.number
         self._touched.update(dict.fromkeys((*applied.rewritten, *applied.grown), number))
         self._rewritten.update(dict.fromkeys(applied.rewritten, number))
@@ -495,6 +520,10 @@ class Owned:
             there = _exists(self.path)
             if not there and not create:
                 raise NotFound("there is no such file")
+            before = generation_of(os.stat(self.path)) if there else ""  # noqa: PTH116  (a real path, of this moment)
+            if there:
+                self.notice(before)
+            self._taking = True
             limits = self._limits
             writing = WritingLimits(
                 chunk=limits.chunk, link_depth=limits.link_depth, selections=limits.selections, journal=limits.journal
@@ -514,11 +543,17 @@ class Owned:
             await tenure.aclose()
             self.gate.open()
             raise
-        status = os.stat(self.path)  # noqa: PTH116  (a real path, of this moment)
+        finally:
+            self._taking = False
+        status = os.stat(self.path)  # noqa: PTH116  (as above)
         self._identity = (status.st_dev, status.st_ino)
         self._descriptor = None
         self._base = f"{generation_of(status)}-{os.urandom(4).hex()}"
-        self.ledger.skip_to(taken.number)
+        if not there:
+            self.ledger.begin(self._base)
+        elif taken.number > self.ledger.number or generation_of(status) != before:
+            # What a process that died had left to be done was done.
+            self.ledger.commit(State(self._base, taken.number), (), complete=False)
         self.ledger.remember(taken.keys)
         self._forget_touched(self.ledger.number)
         self._links = self.ledger.number
@@ -595,7 +630,7 @@ class Owned:
                     with contextlib.nullcontext() if self._descriptor is None else self._descriptor.leaving():
                         await tenure.aclose()
                     with contextlib.suppress(OSError):
-                        self._left = generation_of(os.stat(self.path))  # noqa: PTH116  (as above)
+                        self._seen = generation_of(os.stat(self.path))  # noqa: PTH116  (as above)
                 finally:
                     self.gate.open()
 

@@ -112,17 +112,18 @@ class Owners:
         return owned
 
     async def apply(
-        self, real: str, operations: Sequence[Operation], condition: int | None, key: str | None, *, create: bool
+        self, real: str, operations: Sequence[Operation], condition: int | str | None, key: str | None, *, create: bool
     ) -> Committed:
         """Carry out a batch; see `ndstream.core.ports.WritableStore.apply`."""
         if len(operations) > self._limits.operations:
             raise TooLarge(f"{len(operations)} operations are more than the limit 'operations'")
-        batch = Batch(operations=tuple(operations), condition=condition, key=key)
+        number, tag = (None, condition) if isinstance(condition, str) else (condition, None)
+        batch = Batch(operations=tuple(operations), condition=number, key=key)
         owned = self.at(real)
         self._files[real] = self._files.pop(real)  # the last used ones stand at the end
         if not owned.active:
             await self._make_room()
-        return await owned.apply(batch, create=create)
+        return await owned.apply(batch, tag=tag, create=create)
 
     async def mend(self, real: str) -> None:
         """Do what a process that died left to be done to a file; see `Owned.mend`."""
@@ -136,25 +137,23 @@ class Owners:
         for owned in active[: max(0, len(active) + 1 - self._limits.writers)]:
             await owned.release()
 
-    async def follow(self, real: str, since: int | None) -> AsyncIterator[Event]:
+    def follow(self, real: str, since: int | str | None) -> AsyncIterator[Event]:
         """Events of a file; see `ndstream.core.ports.WritableStore.follow`."""
         owned = self.at(real)
-        reached = owned.ledger.number if since is None else since
-        known = _state(real)
+        now = owned.notice(_state(real)).tag
+        return self._events(owned, now if since is None else since)
+
+    async def _events(self, owned: Owned, reached: int | str) -> AsyncIterator[Event]:
         while True:
-            for event in owned.ledger.since(reached):
-                reached = event.number
+            owned.notice(_state(owned.path))
+            events, reached = owned.ledger.since(reached), owned.ledger.state.tag
+            for event in events:
                 yield event
-            now = _state(real)
-            if now != known:
-                known = now
-                owned.report(now)
+            if reached != owned.ledger.state.tag:
                 continue
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK):
                     await owned.ledger.news()
-            except TimeoutError:
-                continue
 
     async def describe(self, owned: Owned, name: str, access: Access, detail: Detail) -> Node:
         """Describe an object as of the last commit."""

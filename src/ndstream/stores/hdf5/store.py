@@ -21,7 +21,7 @@ import msgspec
 from ndstream.core.counters import Counters
 from ndstream.core.limits import DEFAULT_LIMITS, KiB, Limits
 from ndstream.core.model import Dataset, Directory, File, Group, Node
-from ndstream.core.operations import Committed, Event, Operation
+from ndstream.core.operations import Committed, Event, Operation, State
 from ndstream.core.ports import Access, Detail, Opened, Reading, StoredReading, StoreFactory, Writing
 from ndstream.errors import Corrupt, Forbidden, NotFound, Replaced, TooLarge
 from ndstream.stores.hdf5.cache import ByteCache
@@ -199,11 +199,11 @@ class HDF5Store:
 
         return await self._settled(path, access, work)
 
-    async def commit_number(self, path: str, access: Access) -> int:
+    async def state(self, path: str, access: Access) -> State:
         """See `ndstream.core.ports.WritableStore`."""
         found = self._catalog.locate_file(path, access)
         owned = self._owners and self._owners.get(found.real)
-        return owned.ledger.number if owned else 0
+        return owned.notice(found.generation) if owned else State(found.generation, 0)
 
     async def apply(
         self,
@@ -211,7 +211,7 @@ class HDF5Store:
         access: Access,
         operations: Sequence[Operation],
         *,
-        condition: int | None = None,
+        condition: int | str | None = None,
         key: str | None = None,
         create: bool = False,
     ) -> Committed:
@@ -228,13 +228,12 @@ class HDF5Store:
             raise Forbidden(f"{path}: not to be written by this user")
         return await self._owners.apply(real, operations, condition, key, create=create)
 
-    async def follow(self, path: str, access: Access, *, since: int | None = None) -> AsyncIterator[Event]:
+    def follow(self, path: str, access: Access, *, since: int | str | None = None) -> AsyncIterator[Event]:
         """See `ndstream.core.ports.WritableStore`."""
         found = self._catalog.locate_file(path, access)
         if self._owners is None:
             raise Forbidden("this server does not write, and does not follow files")
-        async for event in self._owners.follow(found.real, since):
-            yield event
+        return self._owners.follow(found.real, since)
 
     async def hold(self, path: str, access: Access) -> None:
         """Take hold of a file that will be written, so that nobody else writes it.
