@@ -6,6 +6,7 @@ These know only the data model. Stores implement them, protocols use them, neith
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -300,6 +301,13 @@ class WritableStore(Protocol):
         ------
         NotFound
             There is no such file.
+        """
+        ...
+
+    def steady(self, path: str, access: Access) -> AbstractAsyncContextManager[None]:
+        """Keep commits waiting while several readings are opened, which are to be of the same state.
+
+        Not for long: whoever does so takes care of that.
         """
         ...
 

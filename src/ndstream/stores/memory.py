@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -114,6 +115,11 @@ class MemoryStore:
     async def state(self, path: str, access: Access) -> State:
         """See `ndstream.core.ports.WritableStore`."""
         return self._ledger(path, self.file(path, access)).state
+
+    @asynccontextmanager
+    async def steady(self, path: str, access: Access) -> AsyncIterator[None]:
+        """See `ndstream.core.ports.WritableStore`; what is read was copied when it was opened."""
+        yield
 
     async def apply(
         self,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -11,6 +13,8 @@ import msgpack
 import numpy as np
 import pytest
 
+from ndstream.core.dtypes import Integer
+from ndstream.core.operations import Payload, Write
 from ndstream.core.ports import Access, Message
 from ndstream.protocols.native.plugin import PROTOCOL
 from ndstream.stores.memory import Array, Group, MemoryStore
@@ -99,6 +103,42 @@ def test_what_cannot_be_done_leaves_everything_as_it_was(talk: Peer, body: bytes
     reply = talk.post("/write/a/f.h5", body, access=WRITER)
     assert reply.status == status, reply.body
     assert values(talk) == [0, 0, 0, 0]
+
+
+class Meddling(MemoryStore):
+    """Commits to both datasets of a file whenever one of them was opened, up to `times`."""
+
+    def __init__(self, times: int, *, kept_out: bool) -> None:
+        super().__init__({"f.h5": Group({name: Array(np.zeros(4, "<i4")) for name in "xy"})})
+        self._left = times
+        self._kept_out = kept_out
+
+    async def read(self, path: str, name: str, access: Access, selection: Any) -> Any:
+        reading = await super().read(path, name, access, selection)
+        if self._left:
+            self._left -= 1
+            number = np.full(4, self._left, "<i4").tobytes()
+            data = Payload(dtype=Integer(size=4), shape=(4,), data=number)
+            both = [Write(name="/x", data=data), Write(name="/y", data=data)]
+            await self.apply(path, Access(writable=frozenset({""})), both)
+        return reading
+
+    @asynccontextmanager
+    async def steady(self, path: str, access: Access) -> AsyncIterator[None]:
+        self._left = 0 if self._kept_out else self._left
+        yield
+
+
+@pytest.mark.parametrize("times", [1, 2, 5, 1000])
+def test_what_is_read_in_one_request_is_of_one_commit(times: int) -> None:
+    talk = Peer(Meddling(times, kept_out=True))
+    (_, x), (_, y) = talk.post("/data/f.h5", {"reads": [{"name": "/x"}, {"name": "/y"}]}).blocks
+    assert x == y
+
+
+def test_what_is_never_of_one_commit_is_not_sent() -> None:
+    reply = Peer(Meddling(1000, kept_out=False)).post("/data/f.h5", {"reads": [{"name": "/x"}, {"name": "/y"}]})
+    assert (reply.status, reply.headers["ndstream-error"]) == (503, "busy")
 
 
 def test_who_may_not_write_is_refused_before_the_body_is_read(talk: Peer) -> None:

@@ -571,6 +571,25 @@ def test_a_long_read_of_text_notices_that_its_name_went_to_another(tmp_path: Pat
     run(tmp_path, work, Limits(piece=1 << 16, request_memory=1 << 18, reader_patience=0.01))
 
 
+def test_readings_that_were_opened_together_are_of_one_commit_or_fail(tmp_path: Path) -> None:
+    """The first was sent when a commit changes both: the second must not go on with what is there now."""
+
+    async def work(store: HDF5Store) -> None:
+        zeros = np.zeros(1 << 18, "<i8")
+        await store.apply("a.h5", WRITER, [dataset("/x", zeros), dataset("/y", zeros)], create=True)
+        both = [Write(name=name, data=payload(1, "<i8")) for name in ("/x", "/y")]
+        async with store.steady("a.h5", ANYBODY):
+            opened = [await store.read("a.h5", name, ANYBODY, None) for name in ("/x", "/y")]
+            writing = asyncio.create_task(store.apply("a.h5", WRITER, both))
+            assert (await collect(opened[0]) == 0).all()
+            assert not writing.done()
+        await writing
+        with pytest.raises(Replaced):
+            await collect(opened[1])
+
+    run(tmp_path, work, Limits(reader_patience=0.001))
+
+
 def test_large_data_does_not_pass_through_memory(tmp_path: Path) -> None:
     values = np.arange(24 << 20, dtype="u1")
 

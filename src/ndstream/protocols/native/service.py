@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from importlib.metadata import version
 from math import prod
 from typing import Any, Protocol, TypeAlias
@@ -32,6 +32,7 @@ from ndstream.core.ports import (
 from ndstream.core.selection import Selection
 from ndstream.core.selection.plain import from_plain
 from ndstream.errors import (
+    Busy,
     Conflict,
     DataError,
     Forbidden,
@@ -67,6 +68,7 @@ PAGE = 1 << 20
 """Members of a group in one description, unless fewer are asked for."""
 _WIDE = 20  # links of a group that is described besides the one that was asked for
 _DEEPEST = 64
+_ATTEMPTS = 3  # to open several readings between two commits, before commits wait for it
 _JSON_DATA = 8 * MiB
 _PROMPT = 1024  # members of a group that are encoded in the event loop
 _LIMITS = ("request_body", "spool", "selections", "selection_text", "path_length", "document", "inline_data")
@@ -213,20 +215,39 @@ class Native:
             They are more than `MOST_READS`.
         Conflict
             The entity tag is not `match`.
+        Busy
+            The file changes all the time, and not only through this server.
         """
         if len(reads) > MOST_READS:
             raise TooLarge(f"{len(reads)} selections in one request; it takes {MOST_READS}")
         if len(reads) > 1 and media_type not in (BLOCKS, CHUNKS):
             raise InvalidRequest(f"several selections are answered as {BLOCKS} or {CHUNKS} only")
 
+        for _ in range(_ATTEMPTS):
+            answer = await self._of_one_state(path, reads, access, media_type, match)
+            if answer is not None:
+                return answer
+        if self._writing is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._limits.reader_patience), self._writing.steady(path, access):
+                    answer = await self._of_one_state(path, reads, access, media_type, match)
+        if answer is None:
+            raise Busy(f"{path} changes so often that {len(reads)} selections were never of the same state")
+        return answer
+
+    async def _of_one_state(
+        self, path: str, reads: Sequence[Read], access: Access, media_type: str, match: str | None
+    ) -> Answer | None:
+        """Open the answer; None when the file has changed between the first selection and the last."""
         state = await self.state(path, access)
         _check_match(path, state, match)
         parts: list[Part] = []
         async with AsyncExitStack() as opened:
             for read in reads:
                 parts += await self._open(path, read, access, media_type, opened)
-            if match is not None:
-                _check_match(path, await self.state(path, access), match)
+            # A reading that is open stays of the state in which it was opened, or fails while it is sent.
+            if (match is not None or len(reads) > 1) and await self.state(path, access) != state:
+                return None
             opened.pop_all()
         return Answer(media_type, tuple(parts), state.tag, _headers(state.commit))
 

@@ -125,11 +125,14 @@ class Owned:
     ----------
     gate : Gate
     ledger : Ledger
+    steady : asyncio.Lock
+        Nothing is committed while somebody has it.
     """
 
     def __init__(self, path: str, hello: Hello, limits: Limits, durability: Literal["fsync", "flush"]) -> None:
         self.path = path
         self.gate = Gate()
+        self.steady = asyncio.Lock()
         self.ledger = Ledger(limits.events, limits.batch_keys)
         self._hello = hello
         self._limits = limits
@@ -333,7 +336,7 @@ class Owned:
         while self._queue:
             group = self._next_group()
             try:
-                async with self._turn:
+                async with self.steady, self._turn:
                     left = await self._commit(group)
             except NDStreamError as error:
                 self._fail(group, error)

@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -204,6 +205,13 @@ class HDF5Store:
         found = self._catalog.locate_file(path, access)
         owned = self._owners and self._owners.get(found.real)
         return owned.notice(found.generation) if owned else State(found.generation, 0)
+
+    @asynccontextmanager
+    async def steady(self, path: str, access: Access) -> AsyncIterator[None]:
+        """See `ndstream.core.ports.WritableStore`."""
+        owned = self._owners and self._owners.get(self._catalog.locate_file(path, access).real)
+        async with owned.steady if owned else nullcontext():
+            yield
 
     async def apply(
         self,
