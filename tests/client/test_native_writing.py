@@ -192,6 +192,33 @@ def test_what_others_appended_is_not_in_the_way_of_who_knows_the_old_shape(url: 
     np.testing.assert_array_equal(old[:, 0], [0, 0, 0, 0, 1, 1])
 
 
+def test_what_was_refreshed_shows_what_others_have_done(url: str) -> None:
+    writing = ndstream.open(url, "f.h5", mode="r+")
+    file = ndstream.open(url, "f.h5")
+    group, x, rows = file["g"], file["g/x"], file["rows"]
+    assert (x[...].tolist(), rows.shape, dict(x.attrs), list(file)) == ([0] * 5, (4, 3), {}, ["g", "rows"])
+    writing["g/x"][0] = 9
+    writing["g/x"].attrs["unit"] = "mm"
+    writing["rows"].append([7, 7, 7])
+    writing["g/y"] = 1
+    writing.attrs["new"] = 2
+    for each in (x, rows, group, file):
+        each.refresh()
+    assert (x[...].tolist(), dict(x.attrs)) == ([9, 0, 0, 0, 0], {"unit": "mm"})
+    assert (rows.shape, rows[-1].tolist()) == ((5, 3), [7, 7, 7])
+    assert (sorted(group), sorted(file["g"]), dict(file.attrs)) == (["x", "y"], ["x", "y"], {"new": 2})
+
+    async def use(file: Any) -> None:
+        x = await file["g/x"]
+        assert (await x[0]) == 9
+        writing["g/x"][0] = 10
+        writing["g/x"].attrs["unit"] = "cm"
+        await x.refresh()
+        assert (await x[0], x.attrs["unit"]) == (10, "cm")
+
+    awaited(url, "f.h5", use, "r")
+
+
 def test_a_dataset_can_be_followed(url: str) -> None:
     rows = ndstream.open(url, "f.h5", mode="r+")["rows"]
     with closing(ndstream.open(url, "f.h5")["rows"].follow()) as following:

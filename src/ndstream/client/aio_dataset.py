@@ -194,7 +194,7 @@ class AsyncDataset(DescribedDataset):
                 yield rows
 
     async def refresh(self) -> None:
-        """Look shape and attributes up again.
+        """Look shape and attributes up again. Data are read anew after that.
 
         Raises
         ------
@@ -204,9 +204,7 @@ class AsyncDataset(DescribedDataset):
         found = await self.connection.describe(self.file_path, self.name)
         if not isinstance(found, model.Dataset):
             raise NotFound(f"{self.name} is no dataset any more")
-        for name in ("dtype", "data"):
-            self.__dict__.pop(name, None)
-        DescribedDataset.__init__(self, self.name, found)
+        self.renew(found)
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         """Rows of the first axis."""

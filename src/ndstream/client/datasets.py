@@ -280,7 +280,7 @@ class RemoteDataset(DescribedDataset):
         return self.shape[0]
 
     def refresh(self) -> None:
-        """Look shape and attributes up again: others may have changed them.
+        """Look shape and attributes up again: others may have changed them. Data are read anew after that.
 
         Raises
         ------
@@ -290,10 +290,7 @@ class RemoteDataset(DescribedDataset):
         found = self.connection.describe(self.file_path, self.name, max_depth=0, data_size_limit=0)
         if not isinstance(found, Dataset):
             raise NotFound(f"{self.name} is no dataset any more")
-        self._described = found
-        self.shape = found.shape
-        self.ndim = len(found.shape or ())
-        self.__dict__.pop("dtype", None)
+        self.renew(found)
 
     def close(self) -> None:
         """Nothing to do: kept because files in other libraries need it."""

@@ -31,9 +31,15 @@ class DescribedDataset:
 
     def __init__(self, name: str, described: Dataset) -> None:
         self.name = name
+        self.renew(described)
+
+    def renew(self, described: Dataset) -> None:
+        """Take another description in the place of the one that is known."""
         self.shape = described.shape
         self.ndim = len(described.shape or ())
         self._described = described
+        for remembered in ("dtype", "data", "attrs"):
+            self.__dict__.pop(remembered, None)
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:

@@ -116,6 +116,12 @@ class RemoteFile(Lasting, Mapping[str, Any]):
         self.check_hdf5()
         return RemoteGroup(self.connection, self.file_path, "/", self._max_depth, self._data_size_limit, file=self)
 
+    def refresh(self) -> None:
+        """Forget what is known of the file and its root group, see `RemoteGroup.refresh`."""
+        self._described = None
+        if "root" in self.__dict__:
+            self.root.refresh()
+
     @property
     def parent(self) -> RemoteGroup:
         """The root group."""

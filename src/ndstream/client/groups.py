@@ -127,6 +127,17 @@ class RemoteGroup(Lasting, Mapping[str, Any]):
             self._described = found
         return self._described
 
+    def refresh(self) -> None:
+        """Forget what is known of the group, and of what was opened through it: others may have changed it.
+
+        Objects that were opened before know what they knew; those that are opened from now on are looked up anew.
+        """
+        self._described = None
+        self._opened.clear()
+        self._singles = 0
+        self._complete = True
+        self.__dict__.pop("attrs", None)
+
     def __getitem__(self, name: str | bytes) -> Any:
         """Group, dataset or committed type at a path, relative or absolute.
 

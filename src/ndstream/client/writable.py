@@ -185,15 +185,9 @@ class WritableGroup(RemoteGroup, MutableMapping[str, Any]):
     def load(self) -> model.Group:
         """Describe the group, by a request if that was not done since the last change."""
         if self._known != self.writer.commits:
-            self._described = None
-            self._opened.clear()
-            self._complete = True
+            self.refresh()
             self._known = self.writer.commits
         return super().load()
-
-    def refresh(self) -> None:
-        """Forget what is known of the group: others may have changed it."""
-        self._known = -1
 
     def create_group(self, name: str) -> WritableGroup:
         """Make a group, and those on the way that are missing.
@@ -338,10 +332,6 @@ class WritableFile(RemoteFile, MutableMapping[str, Any]):
         """The root group."""
         self.check_hdf5()
         return WritableGroup(self.connection, self.file_path, "/", self._max_depth, 0, file=self, writer=self.writer)
-
-    def refresh(self) -> None:
-        """Forget what is known of the root group, and so of what is below it: others may have changed it."""
-        self.root.refresh()
 
     def transaction(self) -> AbstractContextManager[None]:
         """Carry out what is done in a ``with`` block together when it ends, or not at all when it raises.
