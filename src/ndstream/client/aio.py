@@ -323,8 +323,11 @@ class AsyncFile(_Members):
         await self.connection.read_many(self.file_path, reads)
         return results
 
-    def follow(self, since: int | None = None) -> AsyncIterator[Event]:
-        """Events of the commits after number `since` (None: from now on), as they happen."""
+    def follow(self, since: int | str | None = None) -> AsyncIterator[Event]:
+        """Events of the commits after number `since`, or after the state of that tag, as they happen.
+
+        None stands for the state that the file is in when the first one is awaited.
+        """
         return self.connection.follow(self.file_path, since)
 
     def __repr__(self) -> str:

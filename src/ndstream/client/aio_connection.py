@@ -8,11 +8,12 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ndstream.client.blocks import BlockCache
 from ndstream.client.credentials import Credentials
-from ndstream.client.following import LOSSES, PIECE, Commits, Growth
+from ndstream.client.following import AWAY, PIECE, Commits, Growth
 from ndstream.client.hdfstream import AGENT
 from ndstream.client.native import found_in
 from ndstream.client.reading import read
@@ -77,8 +78,13 @@ class AioConnection:
             lambda: self._flows.apply(path, operations, key=key, condition=condition, create=create)
         )
 
-    async def follow(self, path: str, since: int | None = None) -> AsyncGenerator[Event, None]:
-        """Events of the commits of a file after number `since`; see `NativeConnection.follow` in the same words."""
+    async def follow(self, path: str, since: int | str | None = None) -> AsyncGenerator[Event, None]:
+        """Events of the commits of a file after `since`, or after the moment in which the first one is awaited.
+
+        See `NativeConnection.follow` in the same words.
+        """
+        if since is None:
+            since = await self._http.drive(lambda: self._flows.state(path)) or ""
         commits = Commits(self._flows, path, since)
         while True:
             try:
@@ -86,17 +92,27 @@ class AioConnection:
                     while True:
                         for event in commits.take(await exchange.read_some(PIECE)):
                             yield event
-            except LOSSES as error:
-                await asyncio.sleep(commits.lost(error))
+            except AWAY as error:
+                await asyncio.sleep(commits.patience.lost(error))
 
-    async def growth(self, path: str, name: str) -> AsyncGenerator[tuple[int, tuple[int, ...]], None]:
+    async def growth(self, path: str, name: str, dtype: np.dtype[Any]) -> AsyncGenerator[NDArray[Any], None]:
         """Follow what is appended to a dataset; see `NativeConnection.growth`."""
-        growth = Growth(self._flows, path, name)
+        growth = Growth(self._flows, path, name, dtype)
         async with aclosing(self.follow(path, await self._http.run(growth.begin()))) as events:
             async for event in events:
-                rows = await self._http.run(growth.rows(event))
+                rows = await self._patiently(growth, event)
                 if rows is not None:
                     yield rows
+
+    async def _patiently(self, growth: Growth, event: Event) -> NDArray[Any] | None:
+        while True:
+            try:
+                rows = await self._http.run(growth.rows(event))
+            except AWAY as error:
+                await asyncio.sleep(growth.patience.lost(error))
+            else:
+                growth.patience.heard()
+                return rows
 
     async def aclose(self) -> None:
         """Close all network connections."""

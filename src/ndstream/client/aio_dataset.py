@@ -17,7 +17,6 @@ from ndstream.client.aio_writer import AsyncWriter
 from ndstream.client.attributes import RemoteAttributes
 from ndstream.client.described import DescribedDataset
 from ndstream.client.empty import Empty
-from ndstream.client.following import new_rows
 from ndstream.client.values import taken
 from ndstream.core import model
 from ndstream.core.limits import MiB
@@ -182,15 +181,13 @@ class AsyncDataset(DescribedDataset):
         InvalidRequest
             A scalar cannot grow.
         NotFound
-            The dataset, or its file, is gone.
+            The dataset, or its file, is gone: deleted, moved, or replaced.
         NDStreamError
         """
         if not self.shape:
             raise InvalidRequest(f"{self.name}: a scalar has no rows")
-        async with aclosing(self.connection.growth(self.file_path, self.name)) as growth:
-            async for start, shape in growth:
-                selection, rows = new_rows(start, shape, self.dtype)
-                await self.connection.read(self.file_path, self.name, selection, rows)
+        async with aclosing(self.connection.growth(self.file_path, self.name, self.dtype)) as growth:
+            async for rows in growth:
                 yield rows
 
     async def refresh(self) -> None:

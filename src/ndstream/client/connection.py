@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ndstream.core.limits import DEFAULT_LIMITS, Limits
@@ -143,8 +144,10 @@ class Connection(ABC):
         """
         raise Forbidden(f"{self.server} cannot be written to in this protocol")
 
-    def follow(self, path: str, since: int | None = None) -> Iterator[Event]:
-        """Events of the commits of a file after number `since` (None: from now on), as they happen.
+    def follow(self, path: str, since: int | str | None = None) -> Iterator[Event]:
+        """Events of the commits of a file after number `since`, or after the state of that tag, as they happen.
+
+        None stands for the state of this call.
 
         Raises
         ------
@@ -153,8 +156,8 @@ class Connection(ABC):
         """
         raise InvalidRequest(f"{self.server} does not tell of changes in this protocol")
 
-    def growth(self, path: str, name: str) -> Iterator[tuple[int, tuple[int, ...]]]:
-        """Follow what is appended to a dataset along its first axis: where it starts, and the shape there is now.
+    def growth(self, path: str, name: str, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
+        """Follow what is appended to a dataset of a type along its first axis: arrays of new rows.
 
         Raises
         ------

@@ -14,7 +14,6 @@ from ndstream.client import display
 from ndstream.client.connection import Connection
 from ndstream.client.described import DescribedDataset
 from ndstream.client.empty import Empty
-from ndstream.client.following import new_rows
 from ndstream.client.gathering import gather
 from ndstream.client.values import array_of, taken
 from ndstream.client.views import CastView, FieldsView, TextView
@@ -204,17 +203,11 @@ class RemoteDataset(DescribedDataset):
         InvalidRequest
             The server does not tell of changes, or a scalar cannot grow.
         NotFound
-            The dataset, or its file, is gone.
+            The dataset, or its file, is gone: deleted, moved, or replaced.
         NDStreamError
         """
         self.len()
-        return self._grown(self.connection.growth(self.file_path, self.name))
-
-    def _grown(self, growth: Iterator[tuple[int, tuple[int, ...]]]) -> Iterator[NDArray[Any]]:
-        for start, shape in growth:
-            selection, rows = new_rows(start, shape, self.dtype)
-            self.connection.read(self.file_path, self.name, selection, rows)
-            yield rows
+        return self.connection.growth(self.file_path, self.name, self.dtype)
 
     def iter_chunks(self, sel: Any = None) -> Iterator[tuple[slice, ...]]:
         """Go over the chunks that a selection of slices touches, as slices clipped to it, in C order.

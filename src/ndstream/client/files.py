@@ -177,8 +177,10 @@ class RemoteFile(Lasting, Mapping[str, Any]):
         """Copy an object into a local HDF5 file, see `RemoteGroup.copy`."""
         self.root.copy(source, dest, name, shallow, expand_soft, expand_external)
 
-    def follow(self, since: int | None = None) -> Iterator[Event]:
-        """Iterate over the commits made to the file after number `since` (None: from now on), as they happen.
+    def follow(self, since: int | str | None = None) -> Iterator[Event]:
+        """Iterate over the commits made to the file after number `since`, or after the state of that tag.
+
+        None stands for the state of this call.
 
         Waits for the next one without polling. Close the iterator to stop.
 

@@ -9,26 +9,66 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ndstream.core.model import Dataset, Node
-from ndstream.core.operations import Event
-from ndstream.core.selection import Selection, select
-from ndstream.errors import ConnectFailed, ConnectionLost, NDStreamError, NotFound, TimedOut
+from ndstream.client.reading import read
+from ndstream.core.limits import Limits
+from ndstream.core.model import Dataset
+from ndstream.core.operations import Change, Event, State
+from ndstream.core.selection import select
+from ndstream.errors import (
+    ConnectFailed,
+    ConnectionLost,
+    InvalidSelection,
+    NDStreamError,
+    NotFound,
+    Replaced,
+    ServiceError,
+)
 from ndstream.protocols.native.codec import decode_events
-from ndstream.protocols.native.flows import NativeFlows
+from ndstream.protocols.native.flows import NativeFlows, Wanted
 from ndstream.wire.flow import Course, Flow
 
 PIECE = 1 << 16
 """Bytes of events that are received at once."""
-LOSSES = (ConnectionLost, ConnectFailed, TimedOut)
-"""Errors after which events can be taken up again, see `Commits.lost`."""
+AWAY = (ConnectionLost, ConnectFailed, ServiceError, Replaced)
+"""Errors after which the same may be asked again, see `Patience`."""
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 1.0
 
 
-def new_rows(start: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[Selection, NDArray[Any]]:
-    """Selection of the rows from `start` on of a dataset that has a shape now, and an array for them."""
-    selection = select(slice(start, None), shape)
-    return selection, np.empty(selection.shape + dtype.shape, dtype.base)
+class Patience:
+    """Bears with a server that is away: for as long as a connection may take (``limits.connect_timeout``).
+
+    Parameters
+    ----------
+    limits : Limits
+    known : bool
+        Whether it was there before. With one that never was there is no patience.
+    """
+
+    def __init__(self, limits: Limits, *, known: bool) -> None:
+        self._most = limits.connect_timeout
+        self._known = known
+        self._pause = _FIRST_PAUSE
+        self._waited = 0.0
+
+    def heard(self) -> None:
+        """Note that it has answered."""
+        self._known, self._waited, self._pause = True, 0.0, _FIRST_PAUSE
+
+    def lost(self, error: NDStreamError) -> float:
+        """Seconds to wait before asking again after an error.
+
+        Raises
+        ------
+        NDStreamError
+            The error, when the server has stayed away for too long, or was never there.
+        """
+        if not self._known or self._waited >= self._most:
+            raise error
+        pause = self._pause
+        self._waited += pause
+        self._pause = min(2 * pause, _LONGEST_PAUSE)
+        return pause
 
 
 class Commits:
@@ -39,18 +79,20 @@ class Commits:
     flows : NativeFlows
     path : str
         Virtual path of the file.
-    since : int or None
-        The last commit that is known; None for those from now on.
+    since : int or str
+        Number of the last commit that is known, or tag of the state that it made.
+
+    Attributes
+    ----------
+    patience : Patience
     """
 
-    def __init__(self, flows: NativeFlows, path: str, since: int | None) -> None:
+    def __init__(self, flows: NativeFlows, path: str, since: int | str) -> None:
         self._flows = flows
         self._path = path
         self._last = since
         self._buffer = bytearray()
-        self._pause = _FIRST_PAUSE
-        self._waited = 0.0
-        self._heard = False
+        self.patience = Patience(flows.limits, known=isinstance(since, str))
 
     def begin(self) -> Flow[None]:
         """Ask for the events that follow the last one."""
@@ -70,31 +112,14 @@ class Commits:
         place = f"{self._flows.server}: /{self._path}"
         if not piece:
             raise ConnectionLost(f"{place}: the server has stopped to tell of commits")
-        self._heard, self._waited, self._pause = True, 0.0, _FIRST_PAUSE
+        self.patience.heard()
         self._buffer += piece
         try:
             for event in decode_events(self._buffer):
-                self._last = event.number
+                self._last = event.tag or event.number
                 yield event
         except NotFound as error:
             raise NotFound(f"{place}: {error}") from None
-
-    def lost(self, error: NDStreamError) -> float:
-        """Seconds to wait before asking again after an error.
-
-        A server that was heard may stay away for as long as a connection may take (``limits.connect_timeout``).
-
-        Raises
-        ------
-        NDStreamError
-            The error, when the server has stayed away for too long, or was never there.
-        """
-        if not self._heard or self._waited >= self._flows.limits.connect_timeout:
-            raise error
-        pause = self._pause
-        self._waited += pause
-        self._pause = min(2 * pause, _LONGEST_PAUSE)
-        return pause
 
 
 class Growth:
@@ -105,59 +130,98 @@ class Growth:
     flows : NativeFlows
     path, name : str
         File and dataset.
+    dtype : numpy.dtype
+        Of the rows.
+
+    Attributes
+    ----------
+    patience : Patience
+        For `rows`, which may be asked again of the same event after an error.
     """
 
-    def __init__(self, flows: NativeFlows, path: str, name: str) -> None:
+    def __init__(self, flows: NativeFlows, path: str, name: str, dtype: np.dtype[Any]) -> None:
+        self.patience = Patience(flows.limits, known=True)
+        self._flows = flows
+        self._path = path
         self._name = name
-        self._look = partial(flows.describe, path, name, depth=0, data=0)
+        self._dtype = dtype
         self._place = f"{flows.server}: /{path}::{name}"
         self._shape: tuple[int, ...] = ()
+        self._state = State("", 0)
+        self._address = 0
 
-    def begin(self) -> Course[int]:
-        """Look at the dataset; the number of the commit that this was the state of.
+    def begin(self) -> Course[str]:
+        """Look at the dataset; the tag of the state that it was in.
 
         Raises
         ------
         NotFound
             There is no dataset that could grow.
         """
-        (found,) = yield (self._look,)
-        self._shape = self._shape_of(found.node)
-        return int(found.commit)
+        self._shape = yield from self._looked()
+        return self._state.tag
 
-    def rows(self, event: Event) -> Course[tuple[int, tuple[int, ...]] | None]:
-        """Find the new rows after an event.
-
-        Returns
-        -------
-        start : int
-        shape : tuple of int
-            Of the dataset, whose rows from `start` on are new. None in place of both when there are none.
+    def rows(self, event: Event) -> Course[NDArray[Any] | None]:
+        """Read the rows that are new with an event; None when there are none.
 
         Raises
         ------
         NotFound
             The dataset is gone.
         """
-        if not event.complete:
-            # It does not say all that happened.
-            (found,) = yield (self._look,)
-            return self._grown(self._shape_of(found.node))
-        shape = self._shape
-        for change in event.changes:
-            if change.name != self._name:
-                continue
-            if change.kind == "deleted":
-                raise NotFound(f"{self._place}: the dataset was deleted")
-            shape = change.shape or shape
-        return self._grown(shape)
-
-    def _grown(self, shape: tuple[int, ...]) -> tuple[int, tuple[int, ...]] | None:
+        told = self._told(event)
+        shape = told or (yield from self._looked(same=event.complete))
+        while shape[0] > self._shape[0]:
+            selection = select(slice(self._shape[0], None), shape)
+            rows = np.empty(selection.shape + self._dtype.shape, self._dtype.base)
+            try:
+                yield from read(self._flows, self._path, Wanted(self._name, selection, rows), None)
+            except InvalidSelection:
+                # It was cut before its rows were read; an event that is on its way says to what.
+                if told is not None:
+                    return None
+                now = yield from self._looked()
+                if now == shape:
+                    raise
+                shape = now
+            else:
+                self._shape = shape
+                return rows
         # One that was cut goes on from its new end.
-        start, self._shape = self._shape[0], shape
-        return (start, shape) if shape[0] > start else None
+        self._shape = shape
+        return None
 
-    def _shape_of(self, node: Node) -> tuple[int, ...]:
-        if not isinstance(node, Dataset) or not node.shape:
+    def _told(self, event: Event) -> tuple[int, ...] | None:
+        """Shape after an event; None when it does not say."""
+        if not event.complete:
+            return None
+        shape = self._shape
+        if event.number <= self._state.commit:
+            return shape  # of before the dataset was looked at
+        for change in event.changes:
+            if change.kind == "deleted":
+                if f"{self._name}/".startswith(f"{change.name.rstrip('/')}/"):
+                    raise NotFound(f"{self._place}: the dataset was deleted, moved, or replaced")
+                return None  # a link on the way, perhaps
+            # What was looked at may have been newer than its number: nothing but a cut takes the length back.
+            if self._is_mine(change) and change.shape and (change.kind == "resized" or change.shape[0] >= shape[0]):
+                shape = change.shape
+        return shape
+
+    def _is_mine(self, change: Change) -> bool:
+        if change.kind == "created":
+            return False
+        if change.address and self._address:
+            return change.address == self._address
+        return change.name == self._name
+
+    def _looked(self, *, same: bool = False) -> Course[tuple[int, ...]]:
+        """Look at the dataset again, which must be the `same` as before."""
+        (found,) = yield (partial(self._flows.describe, self._path, self._name, depth=0, data=0),)
+        node = found.node
+        if not isinstance(node, Dataset) or not node.shape or (same and node.address != self._address):
             raise NotFound(f"{self._place}: the dataset is gone, or has become something that does not grow")
-        return node.shape
+        self._address = node.address
+        self._state = State(found.generation, int(found.commit))
+        shape: tuple[int, ...] = node.shape
+        return shape

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, closing
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ndstream.client.blocks import BlockCache
 from ndstream.client.connection import Connection, Download, Reopen
 from ndstream.client.credentials import Credentials
-from ndstream.client.following import LOSSES, PIECE, Commits, Growth
+from ndstream.client.following import AWAY, PIECE, Commits, Growth
 from ndstream.client.hdfstream import AGENT, HDFStreamConnection
 from ndstream.client.progress import transfer
 from ndstream.client.reading import read
@@ -148,11 +149,11 @@ class NativeConnection(Connection):
             lambda: self._flows.apply(path, operations, key=key, condition=condition, create=create)
         )
 
-    def follow(self, path: str, since: int | None = None) -> Iterator[Event]:
-        """Events of the commits of a file after number `since` (None: from now on), as they happen.
+    def follow(self, path: str, since: int | str | None = None) -> Generator[Event]:
+        """Events of the commits of a file after number `since`, or after the state of that tag, as they happen.
 
-        A lost connection is taken up again where it was lost, also with a server that was started again. Close the
-        iterator to stop.
+        None stands for the state of this call. A lost connection is taken up again where it was lost, also with a
+        server that was started again. Close the iterator to stop.
 
         Raises
         ------
@@ -165,17 +166,21 @@ class NativeConnection(Connection):
         """
         if "events" not in self.capabilities.features:
             raise InvalidRequest(f"{self.server} does not tell of changes")
-        commits = Commits(self._flows, path, since)
+        if since is None:
+            since = self._http.drive(lambda: self._flows.state(path)) or ""
+        return self._events(Commits(self._flows, path, since))
+
+    def _events(self, commits: Commits) -> Generator[Event]:
         while True:
             try:
                 with self._http.begin(commits.begin) as exchange:
                     while True:
                         yield from commits.take(exchange.read_now(PIECE))
-            except LOSSES as error:
-                time.sleep(commits.lost(error))
+            except AWAY as error:
+                time.sleep(commits.patience.lost(error))
 
-    def growth(self, path: str, name: str) -> Iterator[tuple[int, tuple[int, ...]]]:
-        """Follow what is appended to a dataset along its first axis: where it starts, and the shape there is now.
+    def growth(self, path: str, name: str, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
+        """Follow what is appended to a dataset along its first axis: arrays of new rows.
 
         What is there when this returns is not among it; what comes after that is.
 
@@ -186,14 +191,25 @@ class NativeConnection(Connection):
         NDStreamError
             See `follow`.
         """
-        growth = Growth(self._flows, path, name)
+        growth = Growth(self._flows, path, name, dtype)
         return self._grown(growth, self.follow(path, self._http.run(growth.begin())))
 
-    def _grown(self, growth: Growth, events: Iterator[Event]) -> Iterator[tuple[int, tuple[int, ...]]]:
-        for event in events:
-            rows = self._http.run(growth.rows(event))
-            if rows is not None:
-                yield rows
+    def _grown(self, growth: Growth, events: Generator[Event]) -> Iterator[NDArray[Any]]:
+        with closing(events):
+            for event in events:
+                rows = self._patiently(growth, event)
+                if rows is not None:
+                    yield rows
+
+    def _patiently(self, growth: Growth, event: Event) -> NDArray[Any] | None:
+        while True:
+            try:
+                rows = self._http.run(growth.rows(event))
+            except AWAY as error:
+                time.sleep(growth.patience.lost(error))
+            else:
+                growth.patience.heard()
+                return rows
 
     def close(self) -> None:
         """Close idle network connections."""

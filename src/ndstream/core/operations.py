@@ -217,7 +217,10 @@ class Committed(msgspec.Struct, frozen=True, kw_only=True):
 class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a commit did to one object.
 
-    `appended` gives (start, stop) along `axis` when rows were added and nothing else changed.
+    `name` is the one that was used, which need not be the only one that the object has. `address`, of a dataset, is
+    that of its description (`ndstream.core.model.Dataset`), whatever it was called; 0 when it is not told. `appended`
+    gives (start, stop) along `axis` when rows were added and nothing else changed. What was deleted and made again is
+    listed twice, in that order.
     """
 
     name: str
@@ -225,6 +228,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     shape: tuple[int, ...] | None = None
     axis: int = 0
     appended: tuple[int, int] | None = None
+    address: int = 0
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):

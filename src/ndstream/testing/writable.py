@@ -338,6 +338,36 @@ class WritableStoreSuite:
 
         self.run(tmp_path, work)
 
+    def test_a_state_is_followed_by_its_tag(self, tmp_path: Path) -> None:
+        async def work(store: Any) -> None:
+            begin = (await store.state(FILE, ANYBODY)).tag
+            tags = [(await apply(store, CreateGroup(name=f"/{n}"))).tag for n in range(3)]
+            for known, expected in ((begin, tags), (tags[0], tags[1:])):
+                events = store.follow(FILE, ANYBODY, since=known)
+                found = [await asyncio.wait_for(anext(events), 20) for _ in expected]
+                await events.aclose()
+                assert ([event.tag for event in found], all(event.complete for event in found)) == (expected, True)
+            # Between a state of another time and that of now anything may have happened, whatever its number.
+            events = store.follow(FILE, ANYBODY, since="other.4")
+            event = await asyncio.wait_for(anext(events), 20)
+            await events.aclose()
+            assert (event.number, event.complete, event.tag) == (4, False, tags[-1])
+
+        self.run(tmp_path, work)
+
+    def test_what_is_made_again_is_told_to_have_been_deleted(self, tmp_path: Path) -> None:
+        async def work(store: Any) -> None:
+            await apply(store, table("/t"), table("/other"))
+            events = store.follow(FILE, ANYBODY)
+            await apply(store, Delete(name="/t"), Move(name="/other", target="/t"))
+            event = await asyncio.wait_for(anext(events), 20)
+            await events.aclose()
+            assert [(change.name, change.kind) for change in event.changes if change.name == "/t"] == [
+                ("/t", "deleted"), ("/t", "created"),
+            ]  # fmt: skip
+
+        self.run(tmp_path, work)
+
     def test_every_selection_can_be_written(self, tmp_path: Path) -> None:
         shape = (5, 4, 3)
         examples = given(key=keys(shape), chunked=st.booleans(), compressed=st.booleans())

@@ -202,6 +202,10 @@ def test_events_are_sent_as_they_happen_and_resumed_from_a_number(talk: Peer) ->
     assert [event["number"] for event in found] == [2, 3]
     assert found[0]["changes"][0]["name"] == "/x"
     assert [event["number"] for event in anyio.run(follow, {}, "since=0", 3)] == [1, 2, 3]
+    resumed = anyio.run(follow, {"last-event-id": found[0]["tag"]}, "", 1)
+    assert [event["number"] for event in resumed] == [3]
+    (unknown,) = anyio.run(follow, {}, "since=other.3", 1)
+    assert (unknown["number"], unknown["complete"]) == (3, False)
     assert talk.get("/events/a/none.h5").status == 404
     assert talk.get("/events/a/f.h5", "since=x").status == 400
 

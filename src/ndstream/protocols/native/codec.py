@@ -289,8 +289,8 @@ def _with_payloads(operation: Operation, change: Callable[[Payload], Payload]) -
 
 
 def encode_event(event: Event) -> bytes:
-    """Encode a server-sent event; its id is the number of the commit."""
-    return b"id: %d\nevent: commit\ndata: %b\n\n" % (event.number, encode_json(event))
+    """Encode a server-sent event; its id is the tag of the state that the commit made."""
+    return b"id: %b\nevent: commit\ndata: %b\n\n" % ((event.tag or str(event.number)).encode(), encode_json(event))
 
 
 def decode_events(buffer: bytearray) -> Iterator[Event]:

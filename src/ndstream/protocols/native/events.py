@@ -61,7 +61,7 @@ class ServerSent:
         await self._put(b": ndstream\n\n")
 
     async def tell(self, event: Event) -> None:
-        """Send one event, with its number as id."""
+        """Send one event, with its tag as id."""
         await self._put(codec.encode_event(event))
 
     async def rest(self) -> None:

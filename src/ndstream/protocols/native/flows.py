@@ -237,11 +237,10 @@ class NativeFlows:
         with self._reading(path, None):
             return codec.decode(body, Committed)
 
-    def follow(self, path: str, since: int | None) -> Flow[None]:
-        """Ask for the events after commit `since`; the body, server-sent events, is left to who drives the flow."""
-        query = {} if since is None else {"since": since}
+    def follow(self, path: str, since: int | str) -> Flow[None]:
+        """Ask for the events after a commit, by its number or tag; the body is left to who drives the flow."""
         headers = {"Accept": EVENTS, "Accept-Encoding": "identity"}
-        head = yield from send(Request(method="GET", path=_url("events", path, query), headers=headers))
+        head = yield from send(Request(method="GET", path=_url("events", path, {"since": since}), headers=headers))
         yield from self._check(head, path, None)
 
     def _data(self, path: str, wanted: Sequence[Wanted], media_type: str, state: str | None) -> Flow[Head]:

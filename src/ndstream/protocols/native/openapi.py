@@ -37,6 +37,7 @@ _SOCKET = (
 )
 _BINARY = {"type": "string", "format": "binary"}
 _NUMBER = {"type": "integer", "minimum": 0, "maximum": LARGEST}
+_SINCE = {"type": "string", "pattern": r"^([0-9]{1,18}|[A-Za-z0-9_-]{1,200}\.[0-9]{1,20})$"}
 
 
 @cache
@@ -129,8 +130,10 @@ def description() -> dict[str, Any]:
                     "Follow the commits of a file",
                     {EVENTS: {"schema": {"type": "string"}}},
                     path,
-                    _query("since", "Number of the last commit that is known", _NUMBER),
-                    _header("Last-Event-ID", "As since, and goes before it", _NUMBER),
+                    _query(
+                        "since", "Number of the last commit that is known, or the tag of its state", {"type": "string"}
+                    ),
+                    _header("Last-Event-ID", "As since, and goes before it", _SINCE),
                     description=_SOCKET,
                 )
             },

@@ -6,6 +6,7 @@ Source: SPEC.md, "Endpoints".
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
@@ -64,6 +65,7 @@ _METHODS = {
     "write": "POST, OPTIONS",
     "events": "GET, OPTIONS",
 }
+_TAG = re.compile(r"[\w-]{1,200}\.\d{1,20}", re.ASCII)
 _LONG_REQUEST = 1 << 16  # bytes; longer requests are decoded in a thread
 _RETRY_AFTER = {"busy": b"1", "in-use": b"1", "worker": b"1"}
 _RELEASE = "ndstream.release"
@@ -265,7 +267,7 @@ async def _events(native: Native, asked: Asked) -> AsyncIterator[Event]:
     Who follows waits most of the time, and should not keep the same user's requests waiting.
     """
     last = asked.header(b"last-event-id") or asked.query.get("since")
-    since = None if last is None else _number(last, "the number of a commit")
+    since = None if last is None else last if _TAG.fullmatch(last) else _number(last, "the number of a commit")
     events = await native.events(asked.path, asked.access, since)
     _give_turn_back(asked)
     return events

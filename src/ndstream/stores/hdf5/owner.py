@@ -219,7 +219,7 @@ class Owner(Worker):
             raise Corrupt(f"not a writable HDF5 file: {reason_of(error)}") from None
         path = str(disk.path)
         self._owned_files.owned = OwnedFile(path, self._file, generation_of(disk.path.stat()))
-        self._writer = Writer(self._file.id, self._writing, self._threads)
+        self._writer = Writer(self._file.id, self._writing, self._threads, number_of(path))
 
     def _close_file(self) -> None:
         self._owned_files.owned = None

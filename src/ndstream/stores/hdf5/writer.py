@@ -60,8 +60,8 @@ class Effects:
 
     Attributes
     ----------
-    changes : dict of str to Change
-        By name, one for each object; of several the whole.
+    changes : dict of (str, bool) to Change
+        By name, and whether it was deleted: one for each object, of several the whole.
     rewritten : set of int
         Addresses of datasets of which something changed that was there before.
     grown : set of int
@@ -75,7 +75,7 @@ class Effects:
     __slots__ = ("changes", "everything", "grown", "links", "rewritten")
 
     def __init__(self) -> None:
-        self.changes: dict[str, Change] = {}
+        self.changes: dict[tuple[str, bool], Change] = {}
         self.rewritten: set[int] = set()
         self.grown: set[int] = set()
         self.links = False
@@ -83,22 +83,26 @@ class Effects:
 
     def note(self, change: Change) -> None:
         """Add a change to what is known of its object."""
-        before = self.changes.get(change.name)
-        if before is None or change.kind in ("deleted", "created"):
-            self.changes[change.name] = change
+        gone, key = (change.name, True), (change.name, False)
+        before = self.changes.get(key)
+        if change.kind == "deleted":
+            self.changes.pop(key, None)
+            self.changes[gone] = change
+        elif before is None or change.kind == "created":
+            self.changes[key] = change
         elif before.kind == "created":
-            self.changes[change.name] = msgspec.structs.replace(before, shape=change.shape or before.shape)
+            self.changes[key] = msgspec.structs.replace(before, shape=change.shape or before.shape)
         elif _continues(before, change):
             assert before.appended is not None
             assert change.appended is not None
             appended = (before.appended[0], change.appended[1])
-            self.changes[change.name] = msgspec.structs.replace(change, appended=appended)
+            self.changes[key] = msgspec.structs.replace(change, appended=appended)
         elif change.kind == before.kind != "appended":
-            self.changes[change.name] = change
+            self.changes[key] = change
         elif change.kind != "attributes":
             resized = "resized" in (before.kind, change.kind)
             kind: Literal["resized", "written"] = "resized" if resized else "written"
-            self.changes[change.name] = Change(name=change.name, kind=kind, shape=change.shape)
+            self.changes[key] = Change(name=change.name, kind=kind, shape=change.shape, address=change.address)
 
 
 def _continues(before: Change, change: Change) -> bool:
@@ -122,6 +126,8 @@ class Writer:
         `chunk`, `link_depth` and `selections` apply.
     threads : ThreadPoolExecutor
         In which chunks are compressed.
+    number : int
+        Bits that addresses in this file have in descriptions (`ndstream.stores.hdf5.open_files.number_of`).
 
     Attributes
     ----------
@@ -131,12 +137,13 @@ class Writer:
         Of all operations since it was last set.
     """
 
-    def __init__(self, file: h5f.FileID, limits: Limits, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, file: h5f.FileID, limits: Limits, threads: ThreadPoolExecutor, number: int) -> None:
         self.dirty = False
         self.effects = Effects()
         self._file = file
         self._limits = limits
         self._threads = threads
+        self._number = number
         self._places: dict[str, Place] = {}
         self._names = Destinations(file, limits.link_depth, self._changing)
 
@@ -301,7 +308,7 @@ class Writer:
         if selection.count:
             self._rewriting(place)
             store(place, selection, data, self._threads)
-            self.effects.note(Change(name=_canonical(operation.name), kind="written", shape=shape))
+            self._data_changed(operation.name, place, "written", shape)
         return Outcome(shape=shape, done=bool(selection.count))
 
     @_do.register
@@ -315,10 +322,9 @@ class Writer:
             raise TooLarge(f"a chunk of {stored.size} bytes is more than the limit 'chunk' ({self._limits.chunk})")
         check_stored(operation, stored.size, len(place.filters), prod(place.grid) * place.id.get_type().get_size())
         self._check_growth(place, now, operation.name)
-        name = _canonical(operation.name)
         if now == shape:
             self._rewriting(place)
-            self.effects.note(Change(name=name, kind="written", shape=shape))
+            self._data_changed(operation.name, place, "written", shape)
         else:
             if operation.start[0] < shape[0]:
                 self._rewriting(place)  # it holds rows that were there
@@ -326,10 +332,9 @@ class Writer:
             place.id.set_extent(now)
             self.effects.grown.add(place.address)
             if operation.start[0] == shape[0]:
-                change = Change(name=name, kind="appended", shape=now, appended=(shape[0], now[0]))
+                self._data_changed(operation.name, place, "appended", now, appended=(shape[0], now[0]))
             else:
-                change = Change(name=name, kind="resized", shape=now)
-            self.effects.note(change)
+                self._data_changed(operation.name, place, "resized", now)
         place.id.write_direct_chunk(operation.start, stored, operation.mask)
         return Outcome(shape=now)
 
@@ -355,10 +360,7 @@ class Writer:
         place.id.set_extent(now)
         self.effects.grown.add(place.address)
         store(place, _slab(now, axis, start, count), data, self._threads)
-        change = Change(
-            name=_canonical(operation.name), kind="appended", shape=now, axis=axis, appended=(start, start + count)
-        )
-        self.effects.note(change)
+        self._data_changed(operation.name, place, "appended", now, axis=axis, appended=(start, start + count))
         return Outcome(shape=now, start=start)
 
     def _append_by_key(self, operation: Append, place: Place, shape: tuple[int, ...], data: Payload) -> Outcome:
@@ -381,7 +383,7 @@ class Writer:
             self._rewriting(place)
             some = msgspec.structs.replace(stored, shape=(kept.size,), data=rows[kept].tobytes())
             store(place, Selection(source=shape, axes=(pick(there),)), some, self._threads)
-            self.effects.note(Change(name=_canonical(operation.name), kind="written", shape=shape))
+            self._data_changed(operation.name, place, "written", shape)
         if fresh.size:
             some = msgspec.structs.replace(stored, shape=(fresh.size,), data=rows[fresh].tobytes())
             self._append(operation, place, shape, some)
@@ -405,7 +407,7 @@ class Writer:
         place.id.set_extent(now)
         shift(place, now, axis, index, count)
         store(place, _slab(now, axis, index, count), data, self._threads)
-        self.effects.note(Change(name=_canonical(operation.name), kind="resized", shape=now, axis=axis))
+        self._data_changed(operation.name, place, "resized", now, axis=axis)
         return Outcome(shape=now, start=index)
 
     @_do.register
@@ -423,8 +425,12 @@ class Writer:
         else:
             self._rewriting(place)
         place.id.set_extent(operation.shape)
-        self.effects.note(Change(name=_canonical(operation.name), kind="resized", shape=operation.shape))
+        self._data_changed(operation.name, place, "resized", operation.shape)
         return Outcome(shape=operation.shape)
+
+    def _data_changed(self, name: str, place: Place, kind: Any, shape: tuple[int, ...], **more: Any) -> None:
+        address = self._number ^ place.address
+        self.effects.note(Change(name=_canonical(name), kind=kind, shape=shape, address=address, **more))
 
     def _rewriting(self, place: Place) -> None:
         self._changing()
