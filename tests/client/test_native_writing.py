@@ -96,6 +96,25 @@ def test_members_are_made_moved_and_deleted(url: str) -> None:
         file.require_dataset("a/rows", (4, 4), "<f8")
 
 
+def test_what_many_require_is_made_once(url: str) -> None:
+    """Each has looked before the first has made it."""
+    files = [ndstream.open(url, "f.h5", mode="r+") for _ in range(3)]
+    assert not any("new" in file or "deep" in file["g"] for file in files)
+    made = [
+        (file.require_dataset("new", (3,), "<i4"), file["g"].require_dataset("deep", (3,), "<i4")) for file in files
+    ]
+    assert {each.shape for pair in made for each in pair} == {(3,)}
+    assert len({file.require_group("a/b") for file in files}) == 1
+    with pytest.raises(UnsupportedDType):
+        files[0].require_dataset("new", (4,), "<i4")
+
+    async def use(file: Any) -> None:
+        found = await asyncio.gather(*[file.require_dataset("other", (2,), "<i4") for _ in range(10)])
+        assert {each.name for each in found} == {"/other"}
+
+    awaited(url, "f.h5", use)
+
+
 def test_a_transaction_is_there_as_a_whole_or_not_at_all(url: str) -> None:
     file = ndstream.open(url, "f.h5", mode="r+")
     with file.transaction():

@@ -41,7 +41,7 @@ from ndstream.core.operations import (
     SetAttributes,
 )
 from ndstream.core.selection import select
-from ndstream.errors import NotFound, UnsupportedMediaType, by_code
+from ndstream.errors import Exists, NotFound, UnsupportedMediaType, by_code
 
 _INLINE = 64 * 1024
 
@@ -115,17 +115,21 @@ class _Members:
     async def require_dataset(
         self, name: str, shape: int | tuple[int, ...], dtype: DTypeLike, exact: bool = False, **options: Any
     ) -> AsyncDataset:
-        """Dataset of this name, which is made when it is not there.
+        """Dataset of this name, which is made when it is not there. Any number of programs may require it at once.
 
         Raises
         ------
         UnsupportedDType
             There is one of another shape or, with `exact`, type; without, of a type that this one does not go into.
         """
+        found: Any
         try:
-            found: Any = await self[name]
+            found = await self[name]
         except NotFound:
-            return await self.create_dataset(name, shape, dtype, **options)
+            try:
+                return await self.create_dataset(name, shape, dtype, **options)
+            except Exists:  # somebody was quicker
+                found = await self[name]
         changes.check_required(found, self._below(name), shape, dtype, exact=exact)
         made: AsyncDataset = found
         return made

@@ -238,7 +238,7 @@ class WritableGroup(RemoteGroup, MutableMapping[str, Any]):
     def require_dataset(
         self, name: str, shape: int | tuple[int, ...], dtype: DTypeLike, exact: bool = False, **options: Any
     ) -> WritableDataset:
-        """Dataset of this name, which is made when it is not there.
+        """Dataset of this name, which is made when it is not there. Any number of programs may require it at once.
 
         Raises
         ------
@@ -246,7 +246,10 @@ class WritableGroup(RemoteGroup, MutableMapping[str, Any]):
             There is one of another shape or, with `exact`, type; without, of a type that this one does not go into.
         """
         if name not in self:
-            return self.create_dataset(name, shape, dtype, **options)
+            try:
+                return self.create_dataset(name, shape, dtype, **options)
+            except Exists:
+                self.refresh()  # somebody was quicker
         found: WritableDataset = self[name]
         changes.check_required(found, self._below(name), shape, dtype, exact=exact)
         return found

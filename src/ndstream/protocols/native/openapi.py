@@ -130,9 +130,7 @@ def description() -> dict[str, Any]:
                     "Follow the commits of a file",
                     {EVENTS: {"schema": {"type": "string"}}},
                     path,
-                    _query(
-                        "since", "Number of the last commit that is known, or the tag of its state", {"type": "string"}
-                    ),
+                    _query("since", "Number of the last commit that is known, or its tag", _SINCE),
                     _header("Last-Event-ID", "As since, and goes before it", _SINCE),
                     description=_SOCKET,
                 )
