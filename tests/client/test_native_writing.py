@@ -16,7 +16,7 @@ import pytest
 import ndstream
 from ndstream.client.settings import Config
 from ndstream.core.limits import DEFAULT_LIMITS
-from ndstream.errors import Conflict, Exists, Forbidden, InvalidRequest, NotFound, UnsupportedDType
+from ndstream.errors import Conflict, Exists, Forbidden, InvalidRequest, NotFound, OutOfBounds, UnsupportedDType
 from ndstream.testing.fixtures import ServerFactory
 
 pytestmark = pytest.mark.keeps_open("the tests share a server")
@@ -131,6 +131,33 @@ def test_a_transaction_is_there_as_a_whole_or_not_at_all(url: str) -> None:
     assert plain(url, "g/x")[0] == 5
     with file.transaction(), pytest.raises(InvalidRequest):
         file.transaction().__enter__()
+
+
+def test_an_operation_sees_the_shape_that_one_before_it_in_the_transaction_gave(url: str) -> None:
+    rows = ndstream.open(url, "f.h5", mode="r+")["rows"]
+    with rows.file.transaction():
+        rows.resize((6, 3))
+        rows[5] = 7
+        rows.resize(8, axis=0)
+        rows[-1] = 8
+        assert rows.shape == (4, 3)
+    np.testing.assert_array_equal(plain(url, "rows")[4:, 0], [0, 7, 0, 8])
+    with pytest.raises(ZeroDivisionError), rows.file.transaction():
+        rows.resize((20, 3))
+        raise ZeroDivisionError
+    with pytest.raises(OutOfBounds):
+        rows[15] = 1
+
+    async def use(file: Any) -> None:
+        rows = await file["rows"]
+        async with file.transaction():
+            await rows.resize(10, axis=0)
+            await rows.write(9, 9)
+        with pytest.raises(OutOfBounds):
+            await rows.write(10, 9)
+
+    awaited(url, "f.h5", use)
+    np.testing.assert_array_equal(plain(url, "rows")[8:, 0], [0, 9])
 
 
 def test_a_file_can_be_made(url: str) -> None:

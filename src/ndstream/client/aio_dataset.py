@@ -149,7 +149,7 @@ class AsyncDataset(DescribedDataset):
         ------
         Forbidden, Conflict, InvalidSelection, OutOfBounds, UnsupportedDType
         """
-        await self._change(changes.write(self, key, value))
+        await self._change(changes.write(self, self._writer.shape_of(self), key, value))
 
     async def append(self, value: Any, axis: int = 0, key: str | None = None) -> int | None:
         """Make the dataset longer, atomically and durably; see `WritableDataset.append`.
@@ -168,7 +168,7 @@ class AsyncDataset(DescribedDataset):
 
     async def resize(self, size: int | tuple[int, ...], axis: int | None = None) -> None:
         """Give the dataset another shape, or another length along one axis."""
-        await self._change(changes.resize(self, size, axis))
+        await self._change(changes.resize(self, self._writer.shape_of(self), size, axis))
 
     async def follow(self) -> AsyncIterator[NDArray[Any]]:
         """Iterate over what is appended along the first axis: one array of new rows at a time.

@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from types import MappingProxyType
 
 from ndstream.client.aio_connection import AioConnection
+from ndstream.client.described import DescribedDataset
 from ndstream.client.writer import Batch, Told, nobody
 from ndstream.core.operations import Operation, Outcome
 from ndstream.errors import Forbidden, InvalidRequest
@@ -60,6 +61,11 @@ class AsyncWriter:
         batch = Batch()
         batch.add(operation, told)
         return (await self._commit(batch))[0]
+
+    def shape_of(self, dataset: DescribedDataset) -> tuple[int, ...] | None:
+        """Shape that the next operation of this task will find."""
+        batch = _batches.get().get(self)
+        return dataset.shape if batch is None else batch.shapes.get(dataset.name, dataset.shape)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:

@@ -48,8 +48,8 @@ _GZIP_LEVEL = 4
 _MOST = 1 << 63
 
 
-def write(dataset: DescribedDataset, key: Any, value: Any) -> Write:
-    """Write a value to a part of a dataset; it is broadcast as numpy does.
+def write(dataset: DescribedDataset, shape: tuple[int, ...] | None, key: Any, value: Any) -> Write:
+    """Write a value to a part of a dataset, which will have this shape then; it is broadcast as numpy does.
 
     Raises
     ------
@@ -57,9 +57,9 @@ def write(dataset: DescribedDataset, key: Any, value: Any) -> Write:
     """
     if any(isinstance(item, str) for item in (key if isinstance(key, tuple) else (key,))):
         raise InvalidSelection(f"{dataset.name}: fields are not written alone: write whole records")
-    if dataset.shape is None:
+    if shape is None:
         raise InvalidSelection(f"{dataset.name}: a null dataspace has no elements to write")
-    selection = select(key, dataset.shape)
+    selection = select(key, shape)
     return Write(name=dataset.name, data=payload_of(value, dataset.dtype), selection=to_plain(selection, explicit=True))
 
 
@@ -72,8 +72,10 @@ def append(dataset: DescribedDataset, value: Any, axis: int, key: str | None) ->
     return Append(name=dataset.name, data=payload, axis=axis, key=key)
 
 
-def resize(dataset: DescribedDataset, size: int | tuple[int, ...], axis: int | None) -> Resize:
-    """Give a dataset another shape, or another length along an axis.
+def resize(
+    dataset: DescribedDataset, shape: tuple[int, ...] | None, size: int | tuple[int, ...], axis: int | None
+) -> Resize:
+    """Give a dataset, which will have `shape` then, another one, or another length along an axis.
 
     Raises
     ------
@@ -82,11 +84,11 @@ def resize(dataset: DescribedDataset, size: int | tuple[int, ...], axis: int | N
     """
     if axis is None:
         return Resize(name=dataset.name, shape=lengths(size))
-    if dataset.shape is None or not 0 <= _integer(axis) < dataset.ndim:
+    if shape is None or not 0 <= _integer(axis) < len(shape):
         raise InvalidRequest(f"{dataset.name} has no axis {axis}")
-    shape = list(dataset.shape)
-    shape[axis] = _integer(size)
-    return Resize(name=dataset.name, shape=tuple(shape))
+    wanted = list(shape)
+    wanted[axis] = _integer(size)
+    return Resize(name=dataset.name, shape=tuple(wanted))
 
 
 def lengths(given: Any) -> tuple[int, ...]:

@@ -111,7 +111,7 @@ class WritableDataset(RemoteDataset):
         InvalidSelection, OutOfBounds, UnsupportedDType
             Nothing is sent, or nothing was done.
         """
-        self.change(changes.write(self, key, value))
+        self.change(changes.write(self, self._writer.shape_of(self), key, value))
 
     def append(self, value: Any, axis: int = 0, key: str | None = None) -> int | None:
         """Make the dataset longer, atomically.
@@ -152,7 +152,7 @@ class WritableDataset(RemoteDataset):
 
     def resize(self, size: int | tuple[int, ...], axis: int | None = None) -> None:
         """Give the dataset another shape, or another length along one axis."""
-        self.change(changes.resize(self, size, axis))
+        self.change(changes.resize(self, self._writer.shape_of(self), size, axis))
 
     def refresh(self) -> None:
         """Look shape and attributes up again, see `RemoteDataset.refresh`."""

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from typing import TypeAlias
 
 from ndstream.client.connection import Connection
-from ndstream.core.operations import Committed, Operation, Outcome
+from ndstream.client.described import DescribedDataset
+from ndstream.core.operations import Committed, Operation, Outcome, Resize
 from ndstream.errors import InvalidRequest
 
 Told: TypeAlias = Callable[[Outcome], None]
@@ -25,11 +26,14 @@ class Batch:
     operations : list of Operation
     ended : bool
         Whether nothing can be added any more.
+    shapes : dict of str to tuple of int
+        Of datasets that the operations give another shape, by name.
     """
 
     def __init__(self) -> None:
         self.operations: list[Operation] = []
         self.ended = False
+        self.shapes: dict[str, tuple[int, ...]] = {}
         self._told: list[Told] = []
 
     def add(self, operation: Operation, told: Told = nobody) -> None:
@@ -43,6 +47,8 @@ class Batch:
         if self.ended:
             raise InvalidRequest("the transaction that this belongs to has ended")
         self.operations.append(operation)
+        if isinstance(operation, Resize):
+            self.shapes[operation.name] = operation.shape
         self._told.append(told)
 
     def tell(self, committed: Committed) -> tuple[Outcome, ...]:
@@ -88,6 +94,10 @@ class Writer:
         batch = self._batch or Batch()
         batch.add(operation, told)
         return None if batch is self._batch else self._commit(batch)[0]
+
+    def shape_of(self, dataset: DescribedDataset) -> tuple[int, ...] | None:
+        """Shape that the next operation will find."""
+        return dataset.shape if self._batch is None else self._batch.shapes.get(dataset.name, dataset.shape)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
