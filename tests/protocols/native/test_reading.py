@@ -181,6 +181,8 @@ def test_errors_are_problem_documents(talk: Peer, path: str, query: str, status:
 def test_methods_and_media_types_that_do_not_fit_are_refused(talk: Peer) -> None:
     assert talk.ask("DELETE", "/node/a/f.h5").headers["allow"] == "GET, HEAD, OPTIONS"
     assert talk.ask("OPTIONS", "/data/a/f.h5").status == 204
+    assert talk.ask("OPTIONS", "/openapi.json").headers["allow"] == "GET, HEAD, OPTIONS"
+    assert talk.ask("DELETE", "/openapi.json").status == 405
     assert talk.get("/data/a/f.h5", "name=/x", accept="image/png").status == 406
     assert talk.post("/data/a/f.h5", b"<xml/>", content_type="text/xml").status == 415
     assert talk.post("/data/a/f.h5", b"\x01").status == 400

@@ -64,6 +64,7 @@ _METHODS = {
     "data": "GET, HEAD, POST, OPTIONS",
     "write": "POST, OPTIONS",
     "events": "GET, OPTIONS",
+    "openapi.json": "GET, HEAD, OPTIONS",
 }
 _TAG = re.compile(r"[\w-]{1,200}\.\d{1,20}", re.ASCII)
 _LONG_REQUEST = 1 << 16  # bytes; longer requests are decoded in a thread
@@ -145,17 +146,17 @@ class Endpoints:
         answer: Answer | AsyncIterator[Event]
         try:
             asked = Asked(scope, receive, virtual_path(rest, self._limits))
-            if endpoint == "openapi.json" and method in ("GET", "HEAD"):
-                answer = Answer(JSON, (self._document(),))
-            elif endpoint not in _METHODS:
+            if endpoint not in _METHODS:
                 raise NotFound(f"no endpoint {path}; there are {', '.join(sorted(_METHODS))[2:]}")
-            elif method == "OPTIONS":
+            if method == "OPTIONS":
                 await _empty(send, 204, (b"allow", _METHODS[endpoint].encode()))
                 return
-            elif method not in _METHODS[endpoint].split(", "):
+            if method not in _METHODS[endpoint].split(", "):
                 allowed = (b"allow", _METHODS[endpoint].encode())
                 await _refuse(send, InvalidRequest(f"method {method} is not allowed here"), 405, allowed)
                 return
+            if endpoint == "openapi.json":
+                answer = Answer(JSON, (self._document(),))
             elif endpoint == "events":
                 answer = await _events(self._native, asked)
             else:
