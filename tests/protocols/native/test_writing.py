@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import struct
 from collections.abc import AsyncIterator
@@ -53,6 +54,46 @@ def test_a_batch_in_json_needs_no_library(talk: Peer) -> None:
     assert reply.document["number"] == 1
     assert reply.headers["ndstream-commit"] == "1"
     assert values(talk) == [0, 7, 8, 0]
+
+
+TEXT = {"class": "string", "size": None, "charset": "utf-8"}
+VARIABLE = {"class": "sequence", "base": INTEGERS}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "data", "expected"),
+    [
+        (INTEGERS, [2], base64.b64encode(np.array([5, 6], "<i4").tobytes()).decode(), [5, 6]),
+        (INTEGERS, [2], [5, 6], [5, 6]),
+        (TEXT, [2, 1], ["a", "zwei ü"], [["a"], ["zwei ü"]]),
+        (TEXT, [], ["YQ=="], "YQ=="),
+        ({"class": "string", "size": 4, "charset": "utf-8"}, [2], ["ab", "ü"], ["ab", "ü"]),
+        (VARIABLE, [2], ["BwAAAA==", ""], ["BwAAAA==", ""]),
+        ({"class": "compound", "size": 20, "fields": [
+            {"name": "t", "dtype": TEXT, "offset": 0}, {"name": "n", "dtype": INTEGERS, "offset": 16},
+        ]}, [1], [["ü", "BwAAAA=="]], [["w7w=", "BwAAAA=="]]),
+    ],
+)  # fmt: skip
+def test_data_and_attributes_of_every_kind_come_in_json(
+    talk: Peer, dtype: dict[str, Any], shape: list[int], data: Any, expected: Any
+) -> None:
+    payload = {"dtype": dtype, "shape": shape, "data": data}
+    made = {"operation": "create_dataset", "name": "/new", "dtype": dtype, "shape": shape, "data": payload}
+    attribute = {"operation": "set_attributes", "name": "/new", "values": {"a": payload}}
+    body = json.dumps({"operations": [made, attribute]}).encode()
+    reply = talk.post("/write/a/f.h5", body, access=WRITER, content_type="application/json")
+    assert reply.status == 200, reply.body
+    found = talk.get("/data/a/f.h5", "name=/new&format=json").document
+    assert found["data"] == expected
+    node = talk.get("/node/a/f.h5", "name=/new&data=1000").document["node"]
+    assert node["attributes"]["a"]["value"] == node["data"]
+
+
+@pytest.mark.parametrize(("dtype", "data"), [(INTEGERS, "!"), (INTEGERS, "YQ=="), (TEXT, "YQ=="), (VARIABLE, ["!"])])
+def test_what_is_no_data_in_json_is_refused(talk: Peer, dtype: dict[str, Any], data: Any) -> None:
+    values = {"a": {"dtype": dtype, "shape": [1], "data": data}}
+    body = json.dumps({"operations": [{"operation": "set_attributes", "name": "/x", "values": values}]}).encode()
+    assert talk.post("/write/a/f.h5", body, access=WRITER, content_type="application/json").status == 400
 
 
 def test_bulk_data_follow_the_header(talk: Peer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from io import BytesIO
@@ -12,7 +13,17 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ndstream.core.dtypes import DType, String, is_fixed, item_size, to_numpy
+from ndstream.core.dtypes import (
+    Array,
+    Compound,
+    DType,
+    Reference,
+    Sequence,
+    String,
+    is_fixed,
+    item_size,
+    to_numpy,
+)
 from ndstream.core.operations import Committed, CreateDataset, Event, Operation, Payload, SetAttributes
 from ndstream.errors import InvalidRequest, NDStreamError, NotFound, ProtocolError, UnsupportedDType
 from ndstream.protocols.native.messages import (
@@ -214,8 +225,13 @@ def detach(operations: tuple[Operation, ...], most: int) -> tuple[tuple[Operatio
     return tuple([_with_payloads(operation, take) for operation in operations]), bodies
 
 
-def attach(operations: tuple[Operation, ...], bodies: memoryview) -> tuple[Operation, ...]:
+def attach(operations: tuple[Operation, ...], bodies: memoryview, *, json: bool = False) -> tuple[Operation, ...]:
     """Put what `detach` took out back into the payloads, as views, and check all payloads.
+
+    Parameters
+    ----------
+    json : bool
+        Whether they came in JSON, which has no bytes (SPEC.md, "Writing").
 
     Raises
     ------
@@ -231,7 +247,7 @@ def attach(operations: tuple[Operation, ...], bodies: memoryview) -> tuple[Opera
             if not 0 <= place.at <= place.at + place.nbytes <= len(bodies):
                 raise InvalidRequest(f"bytes {place.at} to {place.at + place.nbytes} do not follow the header")
             data = bodies[place.at : place.at + place.nbytes]
-        return _checked(payload, data)
+        return _checked(payload, _from_json(payload.dtype, data) if json else data)
 
     return tuple([_with_payloads(operation, put) for operation in operations])
 
@@ -243,8 +259,46 @@ def _place(data: dict[Any, Any]) -> Place:
         raise InvalidRequest(f"the place of a payload: {error}") from error
 
 
+def _from_json(dtype: DType, data: Any) -> Any:
+    """Make what msgpack would have had of the data of a payload: text is bytes, as UTF-8 in strings, else as base64."""
+    if not is_fixed(dtype):
+        return [_element(item, dtype) for item in data] if isinstance(data, list) else data
+    if isinstance(data, str):
+        return _base64(data)
+    return _map(data, _utf8) if isinstance(dtype, String) else data
+
+
+def _element(value: Any, dtype: DType) -> Any:
+    """Make an element of variable length, or a fixed type inside of one (`ndstream.core.elements`)."""
+    match dtype, value:
+        case String(size=None), str():
+            return _utf8(value)
+        case Sequence(base=base), list():
+            return [_element(item, base) for item in value]
+        case Array(base=base), list():
+            return [_element(item, base) for item in value]
+        case Compound(fields=fields), list() if len(fields) == len(value):
+            return [_element(item, field.dtype) for item, field in zip(value, fields, strict=True)]
+        case Reference(), _:
+            return value
+        case _, str():
+            return _base64(value)
+    return value
+
+
+def _base64(text: str) -> bytes:
+    try:
+        return b64decode(text, validate=True)
+    except ValueError as error:
+        raise InvalidRequest(f"bytes are base64 text in JSON: {error}") from error
+
+
+def _utf8(value: Any) -> Any:
+    return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+
+
 def _checked(payload: Payload, data: Any) -> Payload:
-    """Make the payload that stores accept; lists of numbers, which JSON has, become bytes."""
+    """Make the payload that stores accept; lists, which JSON has, become bytes."""
     size = item_size(payload.dtype)
     shape = payload.shape
     if shape is None:
@@ -254,7 +308,7 @@ def _checked(payload: Payload, data: Any) -> Payload:
     if size is None:
         if not isinstance(data, list) or len(data) != prod(shape):
             raise InvalidRequest(f"elements of variable length come as a list of {prod(shape)}")
-        return payload
+        return msgspec.structs.replace(payload, data=data)
     if isinstance(data, list):
         data = _packed(payload.dtype, shape, data)
     if not isinstance(data, bytes | memoryview) or len(data) != size * prod(shape):

@@ -224,7 +224,7 @@ class Endpoints:
             whole = await read_body(asked.receive, asked.length, self._limits)
             small = len(whole) <= _LONG_REQUEST
             batch = codec.decode_request(whole, Batch, json=json)
-            batch = Batch(operations=codec.attach(batch.operations, memoryview(b"")), create=batch.create)
+            batch = Batch(operations=codec.attach(batch.operations, memoryview(b""), json=json), create=batch.create)
         if small:
             # What waits for the disk together is committed together: it should not wait for its turn before. It holds
             # little memory, and there are only so many connections.
