@@ -134,6 +134,7 @@ class Gap:
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
         self.lost: dict[bytes, int] = {}
         self._threads: list[threading.Thread] = []
+        self._sockets = [self._listening]
         self._start(self._serve)
 
     def _start(self, work: Callable[..., None], *arguments: Any) -> threading.Thread:
@@ -149,6 +150,7 @@ class Gap:
 
     def _connect(self, client: socket.socket) -> None:
         with client, socket.create_connection(("127.0.0.1", self._port)) as server:
+            self._sockets += [client, server]
             asking = self._start(self._pass, client, server, True)
             self._pass(server, client, False)
             asking.join()
@@ -171,8 +173,10 @@ class Gap:
         return False
 
     def close(self) -> None:
-        """End; the clients have closed their connections."""
-        self._listening.shutdown(socket.SHUT_RDWR)
+        """End, and all that goes this way."""
+        for each in self._sockets:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
         self._listening.close()
         for thread in self._threads:
             thread.join()
