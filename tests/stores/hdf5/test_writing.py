@@ -899,6 +899,25 @@ def test_compressed_chunks_are_stored_as_they_came(tmp_path: Path) -> None:
         assert file["f"].id.read_direct_chunk((1, 0, 0)) == (0, bytes(images[1].payload))
 
 
+def test_a_chunk_is_rewritten_whether_it_packs_or_not(tmp_path: Path) -> None:
+    noise = np.random.default_rng(5).integers(0, 256, 4000).astype("u1")
+
+    async def work(store: HDF5Store) -> None:
+        for name, filters in (("/gzip", GZIP), ("/lzf", (Filter(id=32000, name="lzf", optional=True),))):
+            await store.apply("a.h5", WRITER, [dataset(name, noise, chunks=(4000,), filters=filters)], create=True)
+            for values in (np.zeros(4000, "u1"), noise, np.ones(4000, "u1")):
+                await store.apply("a.h5", WRITER, [Write(name=name, data=payload(values))])
+                assert np.array_equal(await collect(await store.read("a.h5", name, ANYBODY, None)), values)
+                one = Write(name=name, selection=to_plain(select((slice(5, 6),), (4000,))), data=payload([7], "u1"))
+                await store.apply("a.h5", WRITER, [one])
+
+    run(tmp_path, work)
+    with h5py.File(tmp_path / "a.h5") as file:
+        for each in file.values():
+            assert each[5] == 7
+            assert (np.delete(each[...], 5) == 1).all()
+
+
 def test_fifty_writers_lose_nothing(tmp_path: Path) -> None:
     async def work(store: HDF5Store) -> None:
         await store.apply("a.h5", WRITER, [table("/t", "<i8")], create=True)

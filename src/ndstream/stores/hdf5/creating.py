@@ -7,27 +7,24 @@ from typing import Any, TypeAlias
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5g, h5p, h5s, h5t, h5z
+from h5py import h5a, h5d, h5g, h5p, h5s, h5t
 from numpy.typing import NDArray
 
 from ndstream.core.casting import array_of, check_payload
 from ndstream.core.chunking import chunk_shape
 from ndstream.core.dtypes import Array, DType, String, is_fixed, item_size, memory_size, to_numpy
 from ndstream.core.limits import LARGEST_DATASET, LARGEST_ELEMENT
-from ndstream.core.model import Filter
 from ndstream.core.operations import CreateDataset, Payload
 from ndstream.errors import InvalidRequest, TooLarge, UnsupportedDType
 from ndstream.stores.hdf5.destination import utf8_names
 from ndstream.stores.hdf5.dtypes import type_id
-from ndstream.stores.hdf5.storing import check_filter
-from ndstream.wire.compression import BITSHUFFLE
+from ndstream.stores.hdf5.filters import add_filter
 
 Shape: TypeAlias = tuple[int, ...]
 
 _RANK = 32
 _MOST = 1 << 63
 _REFERENCES = (h5py.Reference, h5py.RegionReference)
-_DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3
 
 
 def check_shape(shape: Shape, itemsize: int) -> None:
@@ -72,7 +69,7 @@ class Recipe:
                 raise TooLarge(f"a chunk of {nbytes} bytes is more than the limit 'chunk' ({largest_chunk})")
             self.properties.set_chunk(chunks)
         for stage in operation.filters:
-            _add_filter(self.properties, stage, fixed=is_fixed(operation.dtype))
+            add_filter(self.properties, stage, fixed=is_fixed(operation.dtype))
         if operation.fill is not None:
             _set_fill(self.properties, operation.dtype, operation.fill)
 
@@ -127,27 +124,6 @@ def _chunks(operation: CreateDataset, shape: Shape) -> Shape | None:
     if any(most is not None and length > max(most, 1) for length, most in zip(chunks, largest, strict=True)):
         raise InvalidRequest(f"chunks of shape {chunks} are larger than the dataset of shape {shape} may become")
     return tuple(chunks)
-
-
-def _add_filter(properties: h5p.PropDCID, stage: Filter, *, fixed: bool) -> None:
-    check_filter(stage.id)
-    # Of elements of variable length the chunks hold references alone: the library wants filters of them optional.
-    optional = stage.optional or not fixed
-    try:
-        if stage.id == _DEFLATE:
-            properties.set_deflate(stage.options[0] if stage.options else 4)
-        elif stage.id == _SHUFFLE:
-            properties.set_shuffle()  # its option, the size of an element, is the library's to say
-        elif stage.id == _FLETCHER32:
-            properties.set_fletcher32()
-        elif (
-            stage.id == BITSHUFFLE and len(stage.options) > 4
-        ):  # as stored: its version and the size are its own to say
-            properties.set_filter(stage.id, 0, stage.options[3:])
-        else:
-            properties.set_filter(stage.id, h5z.FLAG_OPTIONAL if optional else 0, stage.options)
-    except (ValueError, RuntimeError, TypeError, OverflowError) as error:
-        raise InvalidRequest(f"options {stage.options} of filter {stage.name}: {error}") from None
 
 
 def _set_fill(properties: h5p.PropDCID, dtype: DType, fill: bytes) -> None:

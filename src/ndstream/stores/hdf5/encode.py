@@ -1,6 +1,8 @@
 """Applying a dataset's filter pipeline to whole chunks, outside the HDF5 library and in several threads at once.
 
 Every encoder makes what the filter of that number would have made: HDF5 reads it back without knowing the difference.
+None is skipped, since a mask that changes is costly (`ndstream.stores.hdf5.masks`): what does not become shorter is
+stored longer, which HDF5 does too, but for LZF.
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 Bytes: TypeAlias = NDArray[np.uint8]
-#: (data, options of the filter) to filtered data; None when the filter gives up because it would grow.
-Encoder: TypeAlias = Callable[[Bytes, tuple[int, ...]], "Bytes | None"]
+#: (data, options of the filter) to filtered data, which may be longer.
+Encoder: TypeAlias = Callable[[Bytes, tuple[int, ...]], Bytes]
 #: (data, level from 0 to 9) to a zlib stream.
 Deflate: TypeAlias = Callable[[Bytes, int], bytes | bytearray]
 
@@ -51,7 +53,7 @@ class Encoding:
     def __init__(self, stages: list[tuple[Filter, Encoder]]) -> None:
         self._stages = stages
 
-    def encode(self, data: Bytes) -> tuple[Bytes, int]:
+    def encode(self, data: Bytes) -> Bytes:
         """Encode one chunk.
 
         Parameters
@@ -61,17 +63,12 @@ class Encoding:
 
         Returns
         -------
-        ndarray, int
-            What is stored, and the mask of the filters that were skipped: bit n for the n-th.
+        ndarray, shape (m,), uint8
+            What all filters make of it; a view of `data` when that is the same.
         """
-        mask = 0
-        for position, (stage, apply) in enumerate(self._stages):
-            filtered = apply(data, stage.options)
-            if filtered is None or (stage.optional and filtered.size > data.size and stage.id not in _GROWING):
-                mask |= 1 << position
-            else:
-                data = filtered
-        return data, mask
+        for stage, apply in self._stages:
+            data = apply(data, stage.options)
+        return data
 
 
 def encoding(filters: tuple[Filter, ...]) -> Encoding | None:
@@ -98,10 +95,6 @@ def ahead(threads: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T
             future.cancel()
 
 
-#: Filters that make data longer, and are meant to.
-_GROWING = frozenset({FLETCHER32})
-
-
 @cache
 def encoder(number: int) -> Encoder | None:
     """What applies the filter of this registered number; None when nothing here can."""
@@ -126,12 +119,9 @@ def _codec(name: str, **fixed: int) -> Encoder | None:
         return None
     function: Callable[..., Any] = getattr(imagecodecs, f"{name}_encode")
 
-    def encode(data: Bytes, options: tuple[int, ...]) -> Bytes | None:
+    def encode(data: Bytes, options: tuple[int, ...]) -> Bytes:
         level = {key: options[0] if options else value for key, value in fixed.items()}
-        try:
-            return np.frombuffer(function(data, **level), np.uint8)
-        except (RuntimeError, ValueError):  # LZF: what does not become shorter is an error
-            return None
+        return np.frombuffer(function(data, **level), np.uint8)
 
     return encode
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5d, h5s, h5t, h5z
+from h5py import h5d, h5s, h5t
 from numpy.typing import NDArray
 
 from ndstream.core.casting import broadcast, cast, check_cast
@@ -19,11 +19,12 @@ from ndstream.core.limits import MiB
 from ndstream.core.model import Filter
 from ndstream.core.operations import Payload
 from ndstream.core.selection import Part, Selection, Span
-from ndstream.errors import Forbidden, UnsupportedDType, UnsupportedFilter
+from ndstream.errors import Forbidden, UnsupportedDType
 from ndstream.stores.hdf5.dtypes import type_id, type_of
 from ndstream.stores.hdf5.encode import Encoding, ahead, encoding
-from ndstream.stores.hdf5.filters import filters_of
+from ndstream.stores.hdf5.filters import check_filter, filters_of
 from ndstream.stores.hdf5.items import element_type
+from ndstream.stores.hdf5.masks import put, unmask
 from ndstream.stores.hdf5.plan import grid_of
 
 #: Bytes that are cast, or read and written again, in one go.
@@ -34,17 +35,20 @@ _OBJECTS = 1 << 16
 _UNIT = 1 * MiB
 #: Chunks that are being made, or wait to be stored.
 _AHEAD = 8
+#: Chunks of one dataset of which it is remembered that the library can write to them.
+_READY = 1 << 16
 
 _REFERENCES = (h5py.Reference, h5py.RegionReference)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Place:
     """A dataset that is open for writing.
 
     Attributes
     ----------
     id : h5py.h5d.DatasetID
+        Another one after a chunk was stored; not valid any more after that was done in another place for the dataset.
     address : int
         Of the object in its file.
     dtype : DType
@@ -68,6 +72,7 @@ class Place:
     grid: tuple[int, ...] | None
     filters: tuple[Filter, ...]
     encoding: Encoding | None
+    _ready: set[tuple[int, ...]] = field(default_factory=set, repr=False)
 
     @property
     def shape(self) -> tuple[int, ...] | None:
@@ -81,6 +86,30 @@ class Place:
         most = self.id.get_space().get_simple_extent_dims(True)
         return tuple(None if side == h5s.UNLIMITED else side for side in most)
 
+    def put(self, corner: tuple[int, ...], stored: NDArray[np.uint8], mask: int = 0) -> None:
+        """Store a chunk, whose first element has the index `corner`, past the filters, those in `mask` skipped."""
+        if not self.filters:
+            self.id.write_direct_chunk(corner, stored)
+            return
+        self.id = put(self.id, corner, stored, mask)
+        self._ready.discard(corner)
+
+    def make_ready(self, selection: Selection) -> None:
+        """Make sure that the library can write to the chunks in which there is something of a selection."""
+        if not self.filters or self.grid is None or self.itemsize is None:
+            return
+        for part in selection.over(self.grid):
+            self.make_chunk_ready(tuple(number * length for number, length in zip(part.chunk, self.grid, strict=True)))
+
+    def make_chunk_ready(self, corner: tuple[int, ...]) -> None:
+        """Do so for one chunk of a dataset with filters, and elements of fixed size."""
+        if corner in self._ready:
+            return
+        self.id = unmask(self.id, corner)
+        if len(self._ready) >= _READY:
+            self._ready.clear()
+        self._ready.add(corner)
+
 
 def place_of(dataset: h5d.DatasetID, address: int, name: str) -> Place:
     """Look at a dataset that is to be written to.
@@ -89,7 +118,7 @@ def place_of(dataset: h5d.DatasetID, address: int, name: str) -> Place:
     ------
     Forbidden
         Its elements are in other files.
-    UnsupportedDType, UnsupportedFilter
+    UnsupportedDType
         They cannot be written here.
     """
     properties = dataset.get_create_plist()
@@ -115,12 +144,6 @@ def place_of(dataset: h5d.DatasetID, address: int, name: str) -> Place:
         filters=filters,
         encoding=encoding(filters) if filters and plain else None,
     )
-
-
-def check_filter(number: int) -> None:
-    """Make sure that the HDF5 library can apply a filter; raises `UnsupportedFilter`."""
-    if not h5z.filter_avail(number) or not h5z.get_filter_info(number) & h5z.FILTER_CONFIG_ENCODE_ENABLED:
-        raise UnsupportedFilter(f"filter {number} cannot be applied here")
 
 
 def _memory(dtype: DType) -> h5t.TypeID:
@@ -203,6 +226,7 @@ def store(place: Place, selection: Selection, payload: Payload, threads: ThreadP
     else:
         write = _write_box
     for block, data in blocks:
+        place.make_ready(block)
         write(place, block, data)
 
 
@@ -295,17 +319,18 @@ def _write_encoded(
                 else:
                     _write_part(place, part, values)
 
-    def work(chunk: tuple[tuple[int, ...], NDArray[Any]]) -> tuple[tuple[int, ...], NDArray[np.uint8], int]:
+    def work(chunk: tuple[tuple[int, ...], NDArray[Any]]) -> tuple[tuple[int, ...], NDArray[np.uint8]]:
         start, elements = chunk
-        return start, *encoding.encode(np.ascontiguousarray(elements).reshape(-1).view(np.uint8))
+        return start, encoding.encode(np.ascontiguousarray(elements).reshape(-1).view(np.uint8))
 
-    for start, stored, mask in ahead(threads, work, chunks(), _AHEAD):
-        place.id.write_direct_chunk(start, stored, mask)
+    for start, stored in ahead(threads, work, chunks(), _AHEAD):
+        place.put(start, stored)
 
 
 def _write_part(place: Place, part: Part, values: NDArray[Any]) -> None:
     """Write a part of a chunk."""
     assert place.grid is not None
+    place.make_chunk_ready(tuple(number * length for number, length in zip(part.chunk, place.grid, strict=True)))
     piece = np.ascontiguousarray(values[part.target])
     local = [entry if isinstance(entry, slice) else slice(int(entry), int(entry) + 1) for entry in part.source]
     start = tuple(

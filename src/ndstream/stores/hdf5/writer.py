@@ -6,7 +6,7 @@ fails. Who calls then takes the file back to where it was.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import singledispatchmethod
 from math import prod
@@ -335,7 +335,7 @@ class Writer:
                 self._data_changed(operation.name, place, "appended", now, appended=(shape[0], now[0]))
             else:
                 self._data_changed(operation.name, place, "resized", now)
-        place.id.write_direct_chunk(operation.start, stored, operation.mask)
+        place.put(operation.start, stored, operation.mask)
         return Outcome(shape=now)
 
     @_do.register
@@ -405,6 +405,7 @@ class Writer:
             return Outcome(shape=shape, start=index, done=False)
         self._rewriting(place)
         place.id.set_extent(now)
+        place.make_ready(_slab(now, axis, index, now[axis] - index))
         shift(place, now, axis, index, count)
         store(place, _slab(now, axis, index, count), data, self._threads)
         self._data_changed(operation.name, place, "resized", now, axis=axis)
@@ -424,6 +425,8 @@ class Writer:
             self.effects.grown.add(place.address)
         else:
             self._rewriting(place)
+            for edge in _edges(place, shape, operation.shape):
+                place.make_ready(edge)
         place.id.set_extent(operation.shape)
         self._data_changed(operation.name, place, "resized", operation.shape)
         return Outcome(shape=operation.shape)
@@ -438,7 +441,7 @@ class Writer:
 
     def _dataset(self, name: str) -> tuple[Place, tuple[int, ...]]:
         place = self._places.get(name)
-        if place is None:
+        if place is None or not place.id.valid:
             found = self._names.find(name)
             if not isinstance(found, h5d.DatasetID):
                 raise InvalidRequest(f"{name} is not a dataset")
@@ -537,6 +540,16 @@ def _slab(shape: tuple[int, ...], axis: int, start: int, count: int) -> Selectio
     axes: list[Axis] = [Span(0, side) for side in shape]
     axes[axis] = Span(start, count)
     return Selection(source=shape, axes=tuple(axes))
+
+
+def _edges(place: Place, shape: tuple[int, ...], now: tuple[int, ...]) -> Iterator[Selection]:
+    """Chunks of which a part is cut off, which the library writes anew, with what is left of them."""
+    assert place.grid is not None
+    for axis, length in enumerate(place.grid):
+        over = now[axis] % length
+        if over and now[axis] < shape[axis]:
+            kept = tuple(min(old, new) for old, new in zip(shape, now, strict=True))
+            yield _slab(kept, axis, now[axis] - over, over)
 
 
 def _canonical(name: str) -> str:
