@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,30 @@ import pytest
 from ndstream.core.dtypes import is_fixed
 from ndstream.core.limits import MiB
 from ndstream.core.model import Dataset, Node
+from ndstream.core.operations import Operation
 from ndstream.errors import by_code
 from ndstream.stores.hdf5.dtypes import type_of
 from ndstream.stores.hdf5.generation import generation_of
 from ndstream.stores.hdf5.locate import layout_of
-from ndstream.stores.hdf5.messages import Describe, Described, Failed, Fetch, Fetched, Hello, Located, Target
+from ndstream.stores.hdf5.messages import (
+    Applied,
+    Apply,
+    Batch,
+    Describe,
+    Described,
+    Done,
+    Failed,
+    Fetch,
+    Fetched,
+    Hello,
+    Located,
+    Publish,
+    Refused,
+    Take,
+    Target,
+    WritingLimits,
+)
+from ndstream.stores.hdf5.owner import Owner
 from ndstream.stores.hdf5.worker import Worker
 
 Locate = Callable[..., Located]
@@ -81,6 +101,47 @@ class Asked:
         request = Fetch(target=self.target(path, name), start=start, count=count, step=step, most=most)
         fetched: Fetched = self.answer(request)
         return fetched.data
+
+
+class Owning:
+    """The owner of a file, inside of this process; the file is made if it is not there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._spool = os.open(path.parent, os.O_RDWR | os.O_TMPFILE)
+        settings: dict[str, Any] = {
+            "open_files": 4, "memory": 1 << 40, "chunk_index": 1 << 20, "links": 1000, "link_depth": 8,
+            "document": 16 * MiB,
+        }  # fmt: skip
+        self.owner = Owner(Hello(roots={"": str(path.parent)}, **settings), self._spool)
+        limits = WritingLimits(chunk=MiB, link_depth=8, selections=64, journal=64 * MiB)
+        self.answer(Take(target=self.target(), descriptor=-1, create=True, number=0, durability="flush", limits=limits))
+
+    def target(self, name: str = "/") -> Target:
+        return Target(file=str(self.path), generation="", name=name)
+
+    def answer(self, request: Any) -> Any:
+        reply = self.owner.answer(request)
+        if isinstance(reply, Failed):
+            raise by_code(reply.code)(reply.message)
+        return reply
+
+    def commit(self, *batches: Sequence[Operation]) -> list[Done | Refused]:
+        """Carry out batches in one commit; there are fewer results where one has failed that had changed something."""
+        some = tuple(Batch(operations=tuple(operations)) for operations in batches)
+        applied: Applied = self.answer(Apply(target=self.target(), batches=some))
+        self.answer(Publish(target=self.target()))
+        return list(applied.results)
+
+    def apply(self, *operations: Operation) -> None:
+        """Carry out one batch, or raise what is wrong with it."""
+        (result,) = self.commit(operations)
+        if isinstance(result, Refused):
+            raise by_code(result.code)(result.message)
+
+    def close(self) -> None:
+        self.owner.close()
+        os.close(self._spool)
 
 
 @pytest.fixture

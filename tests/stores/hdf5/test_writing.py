@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import uvloop
 
+from ndstream.core.dtypes import from_numpy
 from ndstream.core.limits import Limits
 from ndstream.core.model import Filter
 from ndstream.core.operations import (
@@ -26,8 +27,10 @@ from ndstream.core.operations import (
     CreateDataset,
     CreateGroup,
     Delete,
+    Insert,
     Move,
     Operation,
+    Payload,
     Resize,
     SetAttributes,
     Write,
@@ -45,6 +48,7 @@ from ndstream.errors import (
     Replaced,
     StorageFailed,
     StorageFull,
+    UnsupportedDType,
     UnsupportedFilter,
     WorkerDied,
 )
@@ -916,6 +920,61 @@ def test_a_chunk_is_rewritten_whether_it_packs_or_not(tmp_path: Path) -> None:
         for each in file.values():
             assert each[5] == 7
             assert (np.delete(each[...], 5) == 1).all()
+
+
+def test_nonsense_of_one_is_not_the_trouble_of_others(tmp_path: Path) -> None:
+    def number(value: int) -> Resize:
+        return Resize(name="/t", shape=(value,))
+
+    async def work(store: HDF5Store) -> None:
+        kind = from_numpy(h5py.regionref_dtype)
+        made: list[Operation] = [
+            table("/t", "<i8"),
+            CreateGroup(name="/g"),
+            CreateDataset(name="/r", dtype=kind, shape=(1,)),
+        ]
+        await store.apply("a.h5", WRITER, made, create=True)
+        first = owner(store, tmp_path / "a.h5")
+
+        def region(**value: Any) -> Write:
+            return Write(name="/r", data=Payload(dtype=kind, shape=(1,), data=[value]))
+
+        nonsense: list[Operation] = [
+            number(1 << 70),
+            number(1 << 64),
+            number(1 << 63),
+            number(-1),
+            Insert(name="/t", index=1 << 70, data=payload([1], "<i8")),
+            WriteChunk(name="/t", start=((1 << 64) - 8192,), data=payload(np.zeros(65536, "u1"))),
+            dataset_of((1 << 40, 1 << 40)),
+            dataset_of((1 << 62, 1 << 2)),
+            region(name="/g", blocks=[]),
+            region(name="/t", blocks=[[[3], [1]]]),
+            region(name="/t", blocks=[[[-1], [1]]]),
+            region(name="/t", blocks=["abc"]),
+            region(name="/t", points=[[1, 2, 3]]),
+            region(name="/t", points="abc"),
+            region(name="/t", points=[[-1]]),
+        ]
+
+        async def refused(operation: Operation) -> None:
+            with pytest.raises((InvalidRequest, UnsupportedDType)):
+                await store.apply("a.h5", WRITER, [operation])
+
+        async def row() -> None:
+            await store.apply("a.h5", WRITER, [Append(name="/t", data=payload([1], "<i8"))])
+
+        await asyncio.gather(*(each for operation in nonsense for each in (row(), refused(operation), row())))
+        assert owner(store, tmp_path / "a.h5") == first
+        assert (await collect(await store.read("a.h5", "/t", ANYBODY, None))).size == 2 * len(nonsense)
+
+    run(tmp_path, work)
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert sorted(file) == ["g", "r", "t"]
+
+
+def dataset_of(shape: tuple[int, ...]) -> CreateDataset:
+    return CreateDataset(name="/huge", dtype=payload([1.0]).dtype, shape=shape)
 
 
 def test_fifty_writers_lose_nothing(tmp_path: Path) -> None:

@@ -6,9 +6,12 @@ a worker.
 
 from __future__ import annotations
 
+import logging
 import re
 
-from ndstream.errors import Corrupt, NDStreamError, TooLarge, UnsupportedDType
+from ndstream.errors import Corrupt, InvalidRequest, NDStreamError, TooLarge, UnsupportedDType
+
+_log = logging.getLogger(__name__)
 
 #: What h5py raises when the library fails. Other exceptions are mistakes of ours.
 LIBRARY_ERRORS = (OSError, KeyError, ValueError, RuntimeError, TypeError, MemoryError)
@@ -39,3 +42,16 @@ def translate(error: Exception) -> NDStreamError:
     if isinstance(error, TypeError) or "conversion path" in reason:
         return UnsupportedDType(reason)
     return Corrupt(reason)
+
+
+def is_expected(error: Exception) -> bool:
+    """Whether an exception is one that requests and files may lead to; others are mistakes of ours."""
+    return isinstance(error, (NDStreamError, RecursionError, *LIBRARY_ERRORS))
+
+
+def answer_to(error: Exception) -> NDStreamError:
+    """`translate` an exception of any kind; one that is not expected is logged with its trace."""
+    if is_expected(error):
+        return translate(error)
+    _log.error("a request cannot be carried out", exc_info=error)
+    return InvalidRequest(f"it cannot be carried out ({type(error).__name__}); the log of the server says why")

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from h5py import h5r, h5s
+from h5py import h5d, h5r, h5s
 
 from ndstream.core.dtypes import Array, Compound, DType, Reference, Sequence, holds_references
 from ndstream.core.operations import Payload
 from ndstream.errors import InvalidRequest, NDStreamError
 from ndstream.stores.hdf5.destination import Object
+from ndstream.stores.hdf5.faults import LIBRARY_ERRORS
 
 
 def with_references(payload: Payload, find: Callable[[str], Object]) -> Payload:
@@ -26,9 +27,9 @@ def with_references(payload: Payload, find: Callable[[str], Object]) -> Payload:
         return payload
     try:
         return msgspec.structs.replace(payload, data=_replaced(payload.data, payload.dtype, find))
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, NDStreamError):
-            raise
+    except NDStreamError:
+        raise
+    except (OverflowError, *LIBRARY_ERRORS) as error:
         raise InvalidRequest(f"a reference cannot be made: {error}") from None
 
 
@@ -60,6 +61,8 @@ def _region(value: Any, find: Callable[[str], Object]) -> Any:
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         raise InvalidRequest("a region is a map with the name of a dataset, and blocks or points")
     dataset = find(value["name"])
+    if not isinstance(dataset, h5d.DatasetID):
+        raise InvalidRequest(f"{value['name']} is not a dataset: it has no regions")
     space = dataset.get_space()
     if value.get("points"):
         space.select_elements(value["points"])
@@ -67,5 +70,7 @@ def _region(value: Any, find: Callable[[str], Object]) -> Any:
         space.select_none()
         for start, stop in value.get("blocks", ()):
             count = tuple(high - low for low, high in zip(start, stop, strict=True))
+            if any(low < 0 or length < 0 for low, length in zip(start, count, strict=True)):
+                raise InvalidRequest(f"a block from {start} to {stop} is no region")
             space.select_hyperslab(tuple(start), count, op=h5s.SELECT_OR)
     return h5r.create(dataset, b".", h5r.DATASET_REGION, space)

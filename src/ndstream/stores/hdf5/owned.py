@@ -14,13 +14,24 @@ import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import msgspec
 
 from ndstream.core.limits import Limits, MiB
 from ndstream.core.operations import Committed, Copy, Delete, Insert, Operation, Payload, Resize, State
-from ndstream.errors import Busy, Conflict, FileInUse, NDStreamError, NotFound, Replaced, TimedOut, WorkerDied, by_code
+from ndstream.errors import (
+    Busy,
+    Conflict,
+    FileInUse,
+    InvalidRequest,
+    NDStreamError,
+    NotFound,
+    Replaced,
+    TimedOut,
+    WorkerDied,
+    by_code,
+)
 from ndstream.stores.hdf5.aside import INLINE, Aside, Laid, inline
 from ndstream.stores.hdf5.descriptors import Descriptor, LiveFile
 from ndstream.stores.hdf5.gate import Gate, Watch, Watches
@@ -56,6 +67,7 @@ _QUIET = 0.5
 _WORTH = 4
 #: Operations that may take long however small they are.
 _LONG = Copy | Delete | Insert | Resize
+_encode = msgspec.msgpack.Encoder().encode
 #: Datasets of which it is remembered when they changed.
 _TOUCHED = 1 << 16
 
@@ -378,7 +390,7 @@ class Owned:
         if quiet:
             self.gate.shut()
         try:
-            request = Apply(target=target, batches=batches, publish=quiet)
+            request = Apply(target=target, batches=cast("tuple[Batch, ...]", batches), publish=quiet)
             applied = await self._call(request, self._limits.write_timeout)
             assert isinstance(applied, Applied)
             if any(isinstance(result, Done) for result in applied.results):
@@ -397,21 +409,22 @@ class Owned:
                 self._settle(entry, by_code(result.code)(result.message))
         return group[len(applied.results) :]
 
-    async def _slim(self, group: list[_Entry], aside: Aside) -> tuple[list[_Entry], tuple[Batch, ...]]:
-        """Have the large data of a group laid aside; returns those for which there was room, and what is sent."""
+    async def _slim(self, group: list[_Entry], aside: Aside) -> tuple[list[_Entry], tuple[msgspec.Raw, ...]]:
+        """Have the large data of a group laid aside; returns those for which there was room, and what is sent.
+
+        Each is encoded by itself: one that cannot be is refused, and the others go.
+        """
         laying = {entry: self._lay(entry, aside).task for entry in group if not entry.small}
-        ready: dict[_Entry, Batch] = {}
+        ready: dict[_Entry, msgspec.Raw] = {}
         for entry in group:
             try:
-                ready[entry] = (await laying[entry]).batch if entry in laying else inline(entry.batch)
+                batch = (await laying[entry]).batch if entry in laying else inline(entry.batch)
+                if entry.tag not in (None, "*"):
+                    batch = msgspec.structs.replace(batch, condition=self.ledger.number)
+                ready[entry] = _encoded(batch)
             except NDStreamError as error:
                 self._settle(entry, error)
-        now = self.ledger.number
-        batches = (
-            batch if entry.tag in (None, "*") else msgspec.structs.replace(batch, condition=now)
-            for entry, batch in ready.items()
-        )
-        return list(ready), tuple(batches)
+        return list(ready), tuple(ready.values())
 
     def _not_repeated(self, group: list[_Entry]) -> list[_Entry]:
         """Answer what was committed before the file was taken, as its journal tells; returns the others."""
@@ -660,6 +673,15 @@ class Owned:
     def pid(self) -> int | None:
         """Process id of the owner."""
         return None if self._tenure is None else self._tenure.pid
+
+
+def _encoded(batch: Batch) -> msgspec.Raw:
+    try:
+        return msgspec.Raw(_encode(batch))
+    except OverflowError:
+        raise InvalidRequest("a number in it has more than 64 bits") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequest(f"it is not made of plain values: {error}") from None
 
 
 def _exists(path: str) -> bool:

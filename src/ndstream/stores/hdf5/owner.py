@@ -28,7 +28,7 @@ from ndstream.core.model import Dataset
 from ndstream.core.operations import Append, Committed, Operation, Outcome, Payload
 from ndstream.core.selection import chunk_counts
 from ndstream.errors import Conflict, Corrupt, Exists, InvalidRequest, NDStreamError, NotFound, StorageFailed
-from ndstream.stores.hdf5.faults import LIBRARY_ERRORS, reason_of, translate
+from ndstream.stores.hdf5.faults import LIBRARY_ERRORS, answer_to, is_expected, reason_of, translate
 from ndstream.stores.hdf5.generation import generation_of
 from ndstream.stores.hdf5.journal import JournaledFile
 from ndstream.stores.hdf5.layout import Chunked, Layout
@@ -41,6 +41,7 @@ from ndstream.stores.hdf5.messages import (
     Checkpoint,
     Describe,
     Done,
+    Failed,
     Fetch,
     Hello,
     Known,
@@ -136,6 +137,16 @@ class Owner(Worker):
         self._spool = spool
         self._threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="ndstream-encode")
         self._disk: JournaledFile | None = None
+
+    def answer(self, request: Request) -> Reply:
+        """Answer one request; a mistake of ours in the middle of a commit ends the process, as a crash does."""
+        if isinstance(request, Apply | Publish | Checkpoint):
+            try:
+                return self.handle(request)
+            except (NDStreamError, RecursionError, *LIBRARY_ERRORS) as error:
+                known = translate(error)
+                return Failed(code=known.code, message=str(known))
+        return super().answer(request)
 
     def _open_files(self) -> OwnedFiles:
         self._owned_files = OwnedFiles(self._hello.open_files)
@@ -366,9 +377,9 @@ class _Group:
             if batch.condition is not None and batch.condition != self.number:
                 raise Conflict(f"the file is at commit {self.number}, not {batch.condition}")
             outcomes = [_carry_out(writer, operation, index) for index, operation in enumerate(batch.operations)]
-        except (NDStreamError, RecursionError, *LIBRARY_ERRORS) as error:
-            known = translate(error)
-            if writer.dirty:
+        except Exception as error:  # noqa: BLE001  (whatever it is, others' batches are carried out)
+            known = answer_to(error)
+            if writer.dirty or not is_expected(error):
                 return known
             self.results.append(_refused(known))
             return None
@@ -382,8 +393,8 @@ class _Group:
         appends = [operation for batch in batches for operation in batch.operations if isinstance(operation, Append)]
         try:
             outcomes = iter(writer.append_many(appends))
-        except (NDStreamError, *LIBRARY_ERRORS) as error:
-            return translate(error) if writer.dirty else self._run(batches[0])
+        except Exception as error:  # noqa: BLE001  (as above)
+            return answer_to(error) if writer.dirty else self._run(batches[0])
         effects = writer.effects
         for batch in batches:
             mine = tuple(next(outcomes) for _ in batch.operations)

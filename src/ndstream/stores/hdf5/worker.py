@@ -17,9 +17,9 @@ import msgspec
 from h5py import _errors, h5d, h5z
 
 from ndstream.core.model import Dataset
-from ndstream.errors import InvalidRequest, NDStreamError, NotFound, Replaced, TooLarge
+from ndstream.errors import InvalidRequest, NotFound, Replaced, TooLarge
 from ndstream.stores.hdf5.describe import Describer
-from ndstream.stores.hdf5.faults import LIBRARY_ERRORS, translate
+from ndstream.stores.hdf5.faults import answer_to
 from ndstream.stores.hdf5.fetch import read_box
 from ndstream.stores.hdf5.layout import Layout, Library
 from ndstream.stores.hdf5.locate import Tail, layout_of
@@ -76,8 +76,8 @@ class Worker:
             return self.handle(request)
         except LeftBehind as error:
             return Failed(code=error.code, message=str(error), left=error.path)
-        except (NDStreamError, RecursionError, *LIBRARY_ERRORS) as error:
-            known = translate(error)
+        except Exception as error:  # noqa: BLE001  (whatever it is, the next request is answered)
+            known = answer_to(error)
             return Failed(code=known.code, message=str(known))
 
     def handle(self, request: Request) -> Reply:

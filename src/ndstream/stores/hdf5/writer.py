@@ -414,7 +414,6 @@ class Writer:
     @_do.register
     def _(self, operation: Resize) -> Outcome:
         place, shape = self._dataset(operation.name)
-        check_shape(operation.shape, place.id.get_type().get_size())
         if len(operation.shape) != len(shape):
             raise InvalidRequest(f"a dataset of {len(shape)} axes cannot get the shape {operation.shape}")
         if operation.shape == shape:
@@ -473,6 +472,7 @@ class Writer:
             return
         if place.grid is None:
             raise InvalidRequest(f"{name} is not stored in chunks: its shape cannot change")
+        check_shape(shape, place.id.get_type().get_size())
         most = place.maxshape
         if any(limit is not None and side > limit for side, limit in zip(shape, most, strict=True)):
             raise InvalidRequest(f"{name} cannot have the shape {shape}: its largest is {most}")
