@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
+from ndstream.core.operations import CreateGroup
 from ndstream.core.ports import ANYBODY, Writing
+from ndstream.errors import FileInUse
+from ndstream.stores.hdf5.journal import JournaledFile
 from ndstream.stores.hdf5.store import HDF5Store
 from ndstream.testing.arrays import collect
+from ndstream.testing.payloads import WRITER as MAY_WRITE
 
 WRITER = """
 import sys, h5py, numpy as np
@@ -33,8 +39,8 @@ with h5py.File(sys.argv[1], "w", libver="latest") as file:
 class Writer:
     """A program that writes a file in SWMR mode, told how many rows to add."""
 
-    def __init__(self, path: Path) -> None:
-        command = [sys.executable, "-c", WRITER, str(path)]
+    def __init__(self, path: Path, script: str = WRITER) -> None:
+        command = [sys.executable, "-c", script, str(path)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.answer()
 
@@ -99,3 +105,46 @@ def test_those_who_follow_hear_that_it_grew(tmp_path: Path, writer: Writer) -> N
         await store.aclose()
 
     asyncio.run(work())
+
+
+@pytest.mark.parametrize("userblock", [0, 1024])
+def test_a_file_that_is_written_in_swmr_mode_is_not_written_by_us(tmp_path: Path, userblock: int) -> None:
+    script = WRITER.replace('libver="latest"', f'libver="latest", userblock_size={userblock}')
+    writer = Writer(tmp_path / "a.h5", script)
+
+    async def work() -> None:
+        store = HDF5Store({"": tmp_path}, writing=Writing(durability="flush"))
+        try:
+            for _ in range(2):
+                with pytest.raises(FileInUse, match="h5clear -s"):
+                    await store.apply("a.h5", MAY_WRITE, [CreateGroup(name="/g")])
+                with pytest.raises(FileInUse):
+                    await store.hold("a.h5", ANYBODY)
+                await asyncio.to_thread(writer.add, 3)
+            await asyncio.to_thread(writer.process.communicate)
+            await store.apply("a.h5", MAY_WRITE, [CreateGroup(name="/g")])
+        finally:
+            await store.aclose()
+
+    asyncio.run(work())
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        assert sorted(file) == ["g", "rows"]
+        assert file["rows"].shape == (6, 100)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_what_we_leave_in_a_crash_does_not_say_that_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w", libver="latest") as file:
+        file["x"] = [1, 2]
+    script = (
+        "import os, sys, h5py; from pathlib import Path; from ndstream.stores.hdf5.journal import JournaledFile\n"
+        "disk = JournaledFile.open(Path(sys.argv[1])); file = h5py.File(disk, 'r+', libver='latest')\n"
+        "for name in 'ab': file[name] = 1; file.flush(); disk.commit()\n"
+        "file['c'] = 1; file.flush(); disk.stage(); os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(path)], check=True)
+    with h5py.File(shutil.copy(path, tmp_path / "b.h5"), "r+") as file:
+        assert sorted(file) == ["a", "b", "x"]
+    with JournaledFile.open(path) as disk, h5py.File(disk, "r+") as file:
+        assert sorted(file) == ["a", "b", "c", "x"]

@@ -28,6 +28,7 @@ from ndstream.stores.hdf5.draft import Draft
 from ndstream.stores.hdf5.log import Log, touch_of
 from ndstream.stores.hdf5.records import Header
 from ndstream.stores.hdf5.recovery import PATIENCE, Recovered, boot_id, journal_path, recover
+from ndstream.stores.hdf5.superblock import says_written
 
 __all__ = ["JournaledFile", "Recovered", "journal_path", "recover"]
 
@@ -117,7 +118,7 @@ class JournaledFile:
         NotFound, InvalidRequest
             The file is not there, or is no regular file.
         FileInUse
-            Somebody else writes to it, be it under another name.
+            Somebody else writes to it, be it under another name, or the file says so.
         Conflict, Corrupt
             A journal that was left behind cannot be replayed, see `recover`.
         StorageFull, StorageFailed
@@ -473,6 +474,17 @@ def _open_main(path: Path, disk: type[DiskFile]) -> DiskFile:
         main.close()
         raise FileInUse(
             f"{path.name} is being written by ndstream under another name: it has a hard link, or was moved"
+        )
+    try:
+        written = says_written(main)
+    except BaseException:
+        main.close()
+        raise
+    if written:
+        main.close()
+        raise FileInUse(
+            f"{path.name} is open for writing in another program, in SWMR mode perhaps, or was when that died: "
+            f"`h5clear -s {path.name}` makes it writable then"
         )
     return main
 
