@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import h5py
 import numpy as np
@@ -40,6 +40,7 @@ from ndstream.core.ports import ANYBODY, Writing
 from ndstream.core.selection import select, to_plain
 from ndstream.errors import (
     Conflict,
+    Corrupt,
     DataError,
     FileInUse,
     Forbidden,
@@ -69,9 +70,14 @@ T = TypeVar("T")
 GZIP = (Filter(id=1, name="deflate", options=(1,)),)
 
 
-def run(place: Path, work: Callable[[HDF5Store], Awaitable[T]], limits: Limits | None = None) -> T:
+def run(
+    place: Path,
+    work: Callable[[HDF5Store], Awaitable[T]],
+    limits: Limits | None = None,
+    durability: Literal["fsync", "flush"] = "flush",
+) -> T:
     async def whole() -> T:
-        store = HDF5Store({"": place}, limits=limits or Limits(), writing=Writing(durability="flush"))
+        store = HDF5Store({"": place}, limits=limits or Limits(), writing=Writing(durability=durability))
         try:
             return await work(store)
         finally:
@@ -780,6 +786,57 @@ def test_a_batch_that_a_killed_server_had_committed_is_found_by_its_key_before_i
             assert (again.number, again.repeated) == (first.number, True)
         finally:
             await other.aclose()
+
+    run(tmp_path, work)
+
+
+@pytest.mark.parametrize("durability", ["fsync", "flush"])
+@pytest.mark.parametrize("large", [False, True])
+def test_a_file_that_another_program_changes_is_let_go_of(
+    tmp_path: Path, durability: Literal["fsync", "flush"], large: bool
+) -> None:
+    path = tmp_path / "a.h5"
+    values = np.arange(1 << 18 if large else 10)
+
+    async def work(store: HDF5Store) -> None:
+        made = table("/t", "<i8", chunks=(1 << 15,))
+        await store.apply("a.h5", WRITER, [dataset("/x", np.arange(300_000)), made], create=True)
+        for _ in range(3):
+            await store.apply("a.h5", WRITER, [Append(name="/t", data=payload(values))])
+        old = path.read_bytes()
+        os.truncate(path, 100_000)
+        with pytest.raises(Conflict):
+            await store.apply("a.h5", WRITER, [Append(name="/t", data=payload(values))])
+        with pytest.raises(Corrupt):
+            await store.apply("a.h5", WRITER, [Append(name="/t", data=payload(values))])
+        path.write_bytes(old)
+        await store.apply("a.h5", WRITER, [Append(name="/t", data=payload(values))])
+        await store.apply("a.h5", WRITER, [CreateGroup(name="/g")])
+        with h5py.File(path, "r+", locking=False) as file:
+            file["x"][0] = 7
+        with pytest.raises(Conflict):
+            await store.apply("a.h5", WRITER, [Append(name="/t", data=payload(values))])
+        found = await collect(await store.read("a.h5", "/x", ANYBODY, None))
+        assert (found[0], found[1]) == (7, 1)
+        await store.apply("a.h5", WRITER, [Append(name="/t", data=payload(values))])
+
+    run(tmp_path, work, durability=durability)
+    with h5py.File(path) as file:
+        assert np.array_equal(file["t"], np.tile(values, 5))
+        assert file["x"][:2].tolist() == [7, 1]
+    assert [each.name for each in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_a_file_that_was_removed_is_made_again(tmp_path: Path) -> None:
+    async def work(store: HDF5Store) -> None:
+        for condition in (None, 0, 0, None):
+            made = await store.apply("a.h5", WRITER, [], create=True, condition=condition)
+            await store.apply("a.h5", WRITER, [CreateGroup(name="/g")], condition=made.number)
+            with pytest.raises(Conflict):
+                await store.apply("a.h5", WRITER, [CreateGroup(name="/h")], create=True, condition=0)
+            (tmp_path / "a.h5").unlink()
+        with pytest.raises(NotFound):
+            await store.apply("a.h5", WRITER, [CreateGroup(name="/h")])
 
     run(tmp_path, work)
 

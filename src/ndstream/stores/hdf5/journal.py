@@ -269,7 +269,8 @@ class JournaledFile:
         StorageFull, StorageFailed
             Nothing is decided; `rollback` is possible, unless `lost`: then it will be known when the file is opened.
         Conflict
-            Another file has been put in the place of this one.
+            Another file has been put in the place of this one, or another program has written to it: all that is left
+            to do is to close it.
         """
         return self._decide(note, going_on=False)
 
@@ -334,13 +335,20 @@ class JournaledFile:
         ------
         StorageFailed
             The file is `lost`; the journal is as it was.
+        Conflict
+            Another program has written to the file.
         """
         self._require_idle()
         if self._changed:
             raise RuntimeError("a transaction is under way: commit or roll back first")
         if self.lost:
             self._raise_failure()
-        if self.journal_nbytes <= least:
+        if self.journal_nbytes > least:
+            self._check_untouched()
+            self._empty()
+
+    def _empty(self) -> None:
+        if not self.journal_nbytes:
             return
         try:
             self._sync(self._main)
@@ -377,7 +385,7 @@ class JournaledFile:
         self.apply()
         if self._changed or self._dropping:
             self.rollback()
-        self.checkpoint()
+        self._empty()
         if self._main.is_at(self.path):
             self._main.remove(journal_path(self.path))
 
@@ -391,13 +399,14 @@ class JournaledFile:
         if not self._main.is_at(self._place):
             raise Conflict(f"{self.path.name} was removed, or another file has been put in its place")
         try:
+            self._check_untouched()
             touch = self._log.touch
             if self._draft.straight:
                 self._sync(self._main)
                 touch = touch_of(self._main.status())
             number = self._log.commit(self._draft.size, touch._replace(dirty=going_on), note)
             self._sync(self._log.file)
-        except OSError as error:
+        except (OSError, Conflict) as error:
             self._stop(error)
             self._raise_failure()
         except BaseException as error:
@@ -411,15 +420,22 @@ class JournaledFile:
         try:
             if not self._changed or self._staged:
                 self._require_idle()
+                self._check_untouched()
                 if self._log.nbytes > self._limit:
                     self.checkpoint()
                 self._changed = True
             change(*arguments)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, Conflict) as error:
             self._stop(error)
         except BaseException as error:
             self._stop(error)
             raise
+
+    def _check_untouched(self) -> None:
+        """Make sure that nobody else has written to the main file since we have, as far as its length and time tell."""
+        touch = self._log.touch
+        if not touch.dirty and touch != touch_of(self._main.status()):
+            raise Conflict(f"{self.path.name} was changed by another program while it was being written here")
 
     def _require_idle(self) -> None:
         if self._closed:
@@ -453,6 +469,8 @@ class JournaledFile:
                 self._log.distrust()
 
     def _meaning(self, error: BaseException) -> NDStreamError:
+        if isinstance(error, NDStreamError):
+            return error
         if isinstance(error, OSError):
             return failure_of(error, self.path)
         return StorageFailed(f"{self.path.name}: {str(error) or 'interrupted'}")

@@ -376,7 +376,8 @@ class Owned:
 
     async def _commit(self, group: list[_Entry]) -> list[_Entry]:
         """Carry out a group; returns those that are to be sent again."""
-        await self._hold(create=any(entry.create for entry in group))
+        if await self._hold(create=any(entry.create for entry in group)):
+            self._expect_new(group)
         tenure = self._tenure
         assert tenure is not None
         group, batches = await self._slim(self._in_state(self._not_repeated(group)), tenure.aside)
@@ -391,7 +392,11 @@ class Owned:
             self.gate.shut()
         try:
             request = Apply(target=target, batches=cast("tuple[Batch, ...]", batches), publish=quiet)
-            applied = await self._call(request, self._limits.write_timeout)
+            try:
+                applied = await self._call(request, self._limits.write_timeout)
+            except Conflict:  # another program has written to the file, or put one in its place
+                await self._let_go()
+                raise
             assert isinstance(applied, Applied)
             if any(isinstance(result, Done) for result in applied.results):
                 await self._publish(target, applied)
@@ -524,10 +529,14 @@ class Owned:
             await self.hold()
             self._linger()
 
-    async def _hold(self, *, create: bool) -> None:
+    async def _hold(self, *, create: bool) -> bool:
+        """Have an owner; returns whether the file was made for it."""
         if self._tenure is not None:
-            self._check_identity()
-            return
+            if self._is_there():
+                return False
+            await self._let_go()
+            if _exists(self.path) or not create:
+                raise Conflict("the file was removed, or another one was put in its place")
         if self._closed:
             raise Busy("the server is shutting down")
         tenure = Tenure(self._hello, self._end_of)
@@ -576,20 +585,29 @@ class Owned:
         self._watches.changed(None, frozenset())
         self._tenure = tenure
         self.gate.open()
+        return not there
 
-    def _check_identity(self) -> None:
+    def _is_there(self) -> bool:
         try:
             status = os.stat(self.path)  # noqa: PTH116  (as above)
-            there = self._identity == (status.st_dev, status.st_ino)
         except OSError:
-            there = False
-        if not there:
-            tenure, self._tenure = self._tenure, None
-            self._identity = None
-            self._watches.changed(None, frozenset())
-            if tenure is not None:
-                self._begin(tenure.aclose())
-            raise Conflict("the file was removed, or another one was put in its place")
+            return False
+        return self._identity == (status.st_dev, status.st_ino)
+
+    async def _let_go(self) -> None:
+        """End the tenure of a file that is not what it was: what is there now is read as it is."""
+        tenure, self._tenure = self._tenure, None
+        self._identity = None
+        self._watches.changed(None, frozenset())
+        if tenure is not None:
+            await tenure.aclose()
+        self.gate.open()
+
+    def _expect_new(self, group: list[_Entry]) -> None:
+        """Take "as long as there is no file" for true: the numbers of one that was there before are gone on with."""
+        for entry in group:
+            if entry.create and entry.batch.condition == 0:
+                entry.batch = msgspec.structs.replace(entry.batch, condition=self.ledger.number)
 
     def _end_of(self, tenure: Tenure) -> None:
         """Take notice that the owner process died while nothing was asked of it."""

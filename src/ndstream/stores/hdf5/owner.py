@@ -271,6 +271,7 @@ class Owner(Worker):
         batches = [_unspooled(batch, self._spool) for batch in request.batches]
         group = _Group(self._writer, self._number)
         failed = group.run(batches)
+        self._give_way(disk)
         if failed is not None:
             # Something was done already: back to the last commit, and once more without what failed.
             failure = disk.failure or failed
@@ -318,6 +319,9 @@ class Owner(Worker):
             disk.stage(msgspec.msgpack.encode(Note(group.number, keys)))
         except (NDStreamError, *LIBRARY_ERRORS) as error:
             failure = disk.failure or translate(error)
+            if isinstance(error, Conflict):
+                disk.abandon()
+                raise
             if disk.lost:
                 raise StorageFailed(str(failure)) from error
             self._roll_back()
@@ -327,6 +331,12 @@ class Owner(Worker):
         self._number = group.number
         if self._owned_files.owned is not None:
             self._owned_files.owned.paths = None
+
+    def _give_way(self, disk: JournaledFile) -> None:
+        """Write nothing more when somebody else has written to the file; who asks lets go of it then."""
+        if isinstance(disk.failure, Conflict):
+            disk.abandon()
+            raise disk.failure
 
     def _roll_back(self) -> None:
         disk = self._held()
