@@ -1034,6 +1034,24 @@ def dataset_of(shape: tuple[int, ...]) -> CreateDataset:
     return CreateDataset(name="/huge", dtype=payload([1.0]).dtype, shape=shape)
 
 
+def test_no_more_files_are_owned_than_allowed(tmp_path: Path) -> None:
+    async def work(store: HDF5Store) -> None:
+        async def write(*names: str) -> None:
+            batch = [CreateGroup(name="/g", exist_ok=True)]
+            await asyncio.gather(*(store.apply(f"{name}.h5", WRITER, batch, create=True) for name in names))
+
+        for names in ("abcd", "efg", "hia", "bcde"):
+            await write(*names)
+            assert owners_alive() == 4
+
+    run(tmp_path, work, Limits(writers=4))
+
+
+def owners_alive() -> int:
+    mine = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return sum(b"hdf5.owner" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in mine)
+
+
 def test_fifty_writers_lose_nothing(tmp_path: Path) -> None:
     async def work(store: HDF5Store) -> None:
         await store.apply("a.h5", WRITER, [table("/t", "<i8")], create=True)

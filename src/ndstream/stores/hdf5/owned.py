@@ -179,6 +179,12 @@ class Owned:
         return self._tenure is not None or self.gate.closed
 
     @property
+    def idle(self) -> bool:
+        """Whether there is an owner process, and nobody who waits for it to write."""
+        writing = self._committing is not None and not self._committing.done()
+        return self._tenure is not None and not self._queue and not writing
+
+    @property
     def generation(self) -> str:
         """Name of the content of now."""
         return self.generation_at(self.ledger.number)
@@ -656,7 +662,7 @@ class Owned:
 
     async def _release(self) -> None:
         async with self._turn:
-            if self._tenure is not None and not self._queue:
+            if self._tenure is not None and self.idle:
                 self.gate.shut()
                 tenure, self._tenure = self._tenure, None
                 try:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -89,6 +91,8 @@ class Owners:
         self._reader = reader
         self._kept = kept
         self._files: dict[str, Owned] = {}
+        self._beginning: Counter[Owned] = Counter()
+        self._making_room = asyncio.Lock()
 
     def get(self, real: str) -> Owned | None:
         """Find the file at a real path, if it was ever written or followed."""
@@ -121,21 +125,34 @@ class Owners:
         batch = Batch(operations=tuple(operations), condition=number, key=key)
         owned = self.at(real)
         self._files[real] = self._files.pop(real)  # the last used ones stand at the end
-        if not owned.active:
-            await self._make_room()
-        return await owned.apply(batch, tag=tag, create=create)
+        if owned.active:
+            return await owned.apply(batch, tag=tag, create=create)
+        async with self._room_for(owned):
+            return await owned.apply(batch, tag=tag, create=create)
 
     async def mend(self, real: str) -> None:
         """Do what a process that died left to be done to a file; see `Owned.mend`."""
         owned = self.at(real)
-        await self._make_room()
-        await owned.mend()
+        async with self._room_for(owned):
+            await owned.mend()
 
-    async def _make_room(self) -> None:
-        """Let files go that nobody writes now, when there are many."""
-        active = [owned for owned in self._files.values() if owned.active]
-        for owned in active[: max(0, len(active) + 1 - self._limits.writers)]:
-            await owned.release()
+    @asynccontextmanager
+    async def _room_for(self, beginning: Owned) -> AsyncIterator[None]:
+        """Let files go that nobody writes now, when there are many, and count one that is about to be taken."""
+        self._beginning[beginning] += 1
+        try:
+            async with self._making_room:
+                taken = [owned for owned in self._files.values() if owned.active or owned in self._beginning]
+                excess = len(taken) - self._limits.writers
+                for owned in taken:
+                    if excess > 0 and owned.idle and owned is not beginning:
+                        await owned.release()
+                        excess -= not owned.active
+            yield
+        finally:
+            self._beginning[beginning] -= 1
+            if not self._beginning[beginning]:
+                del self._beginning[beginning]
 
     def follow(self, real: str, since: int | str | None) -> AsyncIterator[Event]:
         """Events of a file; see `ndstream.core.ports.WritableStore.follow`."""
