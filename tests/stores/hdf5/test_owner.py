@@ -10,10 +10,11 @@ import h5py
 import numpy as np
 import pytest
 
-from ndstream.core.operations import Append, CreateGroup, Operation, Outcome
-from ndstream.stores.hdf5.messages import Done, Refused
+from ndstream.core.dtypes import from_numpy
+from ndstream.core.operations import Append, CreateGroup, Delete, Operation, Outcome, Payload, SetAttributes
+from ndstream.stores.hdf5.messages import Describe, Done, Refused
 from ndstream.stores.hdf5.writer import Writer
-from ndstream.testing.payloads import payload, table
+from ndstream.testing.payloads import dataset, payload, table
 
 from .conftest import Owning
 
@@ -50,3 +51,15 @@ def test_a_mistake_of_ours_is_told_to_one_and_logged(
     with h5py.File(owning.path, locking=False) as file:
         assert sorted(file) == ["g", "t"]
         assert np.array_equal(file["t"], [1, 1])
+
+
+def test_who_looks_at_a_reference_to_nothing_is_not_in_the_way_of_writers(owning: Owning) -> None:
+    reference = Payload(dtype=from_numpy(h5py.ref_dtype), shape=(), data=["/x"])
+    owning.apply(dataset("/x", range(5)), SetAttributes(name="/", values={"r": reference}))
+    owning.apply(Delete(name="/x"))
+    described = owning.answer(Describe(target=owning.target(), depth=0, wide=20, data=0))
+    assert described.node.attributes["r"].value == [None]
+    owning.apply(dataset("/y", [1]))
+    owning.apply(dataset("/z", [2]))
+    with h5py.File(owning.path, locking=False) as file:
+        assert {name: each[:].tolist() for name, each in file.items()} == {"y": [1], "z": [2]}

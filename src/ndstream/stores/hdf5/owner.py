@@ -68,6 +68,7 @@ from ndstream.wire.buffers import keep_heap
 with contextlib.suppress(ImportError):
     import hdf5plugin  # noqa: F401  # importing it registers its filters
 
+_STALE = "duplicate entry in cache"  # what the library says
 _MERGED = 64 << 20  # bytes of appends that are carried out as one
 
 
@@ -271,6 +272,11 @@ class Owner(Worker):
         batches = [_unspooled(batch, self._spool) for batch in request.batches]
         group = _Group(self._writer, self._number)
         failed = group.run(batches)
+        if failed is not None and _STALE in str(failed):
+            # Somebody has looked at a reference to what was deleted: the library remembers an object where it was.
+            self._roll_back()
+            group = _Group(self._writer, self._number)
+            failed = group.run(batches)
         self._give_way(disk)
         if failed is not None:
             # Something was done already: back to the last commit, and once more without what failed.
