@@ -21,7 +21,7 @@ SLOWEST = 16 * KiB
 LARGEST_ELEMENT = 64 * MiB
 """Bytes of one element of a type that a peer describes."""
 LARGEST_DATASET = (1 << 63) - 1
-"""Bytes of all elements of a dataset, stored or not; HDF5 makes larger ones, and cannot open them."""
+"""Elements of a dataset, stored or not, and bytes of one that is not chunked; HDF5 cannot open larger ones again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

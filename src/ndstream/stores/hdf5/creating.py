@@ -27,12 +27,12 @@ _MOST = 1 << 63
 _REFERENCES = (h5py.Reference, h5py.RegionReference)
 
 
-def check_shape(shape: Shape, itemsize: int) -> None:
-    """Refuse what is no shape of HDF5, or of more bytes than it can open again."""
+def check_shape(shape: Shape, itemsize: int = 1) -> None:
+    """Refuse what is no shape of HDF5, or has more elements than it can open again, or `itemsize` bytes of them."""
     if len(shape) > _RANK or any(not 0 <= side < _MOST for side in shape):
         raise InvalidRequest(f"{shape} is not the shape of a dataset")
     if prod(shape) * itemsize > LARGEST_DATASET:
-        raise TooLarge(f"a dataset of shape {shape} of elements of {itemsize} bytes is beyond {LARGEST_DATASET} bytes")
+        raise TooLarge(f"no file has room for the elements of a dataset of shape {shape}")
 
 
 class Recipe:
@@ -59,11 +59,13 @@ class Recipe:
                 raise InvalidRequest("a null dataspace has no elements")
             self.space, self.properties = h5s.create(h5s.NULL), h5p.create(h5p.DATASET_CREATE)
             return
-        check_shape(operation.shape, itemsize)
+        check_shape(operation.shape)
         self.space = _space(operation.shape, operation.maxshape)
         self.properties = h5p.create(h5p.DATASET_CREATE)
         chunks = _chunks(operation, operation.shape)
-        if chunks is not None:
+        if chunks is None:
+            check_shape(operation.shape, itemsize)
+        else:
             nbytes = int(np.prod(chunks, dtype=object)) * itemsize
             if nbytes > largest_chunk:
                 raise TooLarge(f"a chunk of {nbytes} bytes is more than the limit 'chunk' ({largest_chunk})")

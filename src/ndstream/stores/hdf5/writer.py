@@ -472,7 +472,7 @@ class Writer:
             return
         if place.grid is None:
             raise InvalidRequest(f"{name} is not stored in chunks: its shape cannot change")
-        check_shape(shape, place.id.get_type().get_size())
+        check_shape(shape)
         most = place.maxshape
         if any(limit is not None and side > limit for side, limit in zip(shape, most, strict=True)):
             raise InvalidRequest(f"{name} cannot have the shape {shape}: its largest is {most}")
