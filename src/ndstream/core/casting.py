@@ -47,7 +47,8 @@ from ndstream.core.elements import restore
 from ndstream.core.operations import Payload
 from ndstream.errors import InvalidRequest, ProtocolError, UnsupportedDType
 
-_NUMBERS = Integer | Float | Complex | Boolean | Bitfield | Enum
+NUMBERS = Integer | Float | Complex | Boolean | Bitfield | Enum
+"""Types whose elements become one another."""
 _WHOLE = Integer | Boolean | Bitfield | Enum
 _NAN = {"i4": -(2**31), "i8": -(2**63), "u8": 2**63}
 
@@ -159,7 +160,7 @@ def check_cast(source: DType, target: DType) -> None:
 
 
 def _fits(source: DType, target: DType) -> bool:
-    if isinstance(source, _NUMBERS) and isinstance(target, _NUMBERS):
+    if isinstance(source, NUMBERS) and isinstance(target, NUMBERS):
         if isinstance(target, Boolean | Bitfield | Enum):
             return isinstance(source, _WHOLE)
         return isinstance(target, Complex) or not isinstance(source, Complex)

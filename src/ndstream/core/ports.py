@@ -532,7 +532,12 @@ class Holding(Protocol):
         ...
 
     async def release(self, path: str, access: Access) -> None:
-        """Let go of it."""
+        """Let go of it, now rather than after a while: it is whole, and free for others.
+
+        Raises
+        ------
+        NotFound
+        """
         ...
 
 

@@ -7,17 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ndstream.core.casting import array_of
+from ndstream.core.casting import NUMBERS, array_of, in_range
 from ndstream.core.dtypes import (
     Array,
-    Bitfield,
-    Boolean,
-    Complex,
     Compound,
     DType,
-    Enum,
-    Float,
-    Integer,
     Opaque,
     Reference,
     Sequence,
@@ -27,8 +21,6 @@ from ndstream.core.dtypes import (
 from ndstream.core.operations import Payload
 from ndstream.errors import UnsupportedDType
 from ndstream.protocols.rpc.dtypes import spell
-
-_NUMBERS = Integer | Float | Complex | Boolean | Bitfield | Enum
 
 
 def check_fits(payload: Payload, target: DType) -> None:
@@ -48,7 +40,7 @@ def check_fits(payload: Payload, target: DType) -> None:
 def _check(array: NDArray[Any], source: DType, target: DType) -> None:
     if source == target:
         return
-    if isinstance(source, _NUMBERS) and isinstance(target, _NUMBERS):
+    if isinstance(source, NUMBERS) and isinstance(target, NUMBERS):
         _check_numbers(array, to_numpy(target))
         return
     match source, target:
@@ -79,8 +71,7 @@ def _check_numbers(array: NDArray[Any], target: np.dtype[Any]) -> None:
     if np.can_cast(array.dtype, target) or not array.size:
         return
     if array.dtype.kind in "iu" and target.kind in "iu":
-        low, high, held = int(array.min()), int(array.max()), np.iinfo(target)
-        lost = low < held.min or high > held.max
+        lost = not in_range(array, target)
     elif np.can_cast(array.dtype, target, "same_kind"):
         with np.errstate(over="ignore"):
             lost = bool((np.isfinite(array) & ~np.isfinite(array.astype(target))).any())

@@ -167,14 +167,14 @@ class OpenFiles:
 
         Raises
         ------
-        NotFound, DataError, Corrupt, Busy
-            The file vanished, or cannot be opened, or not at this moment.
+        NotFound, DataError, Corrupt
+            The file vanished, or cannot be opened.
         Replaced
             The content is not the one meant, or has changed since this request began.
         LeftBehind
             Whoever wrote it died.
         Busy
-            Another process is in the middle of a commit.
+            Another process writes it, and it cannot be opened at this moment.
         """
         if generation is None:
             generation = _generation_at(path)

@@ -244,25 +244,13 @@ class HDF5Store:
         return self._owners.follow(found.real, since)
 
     async def hold(self, path: str, access: Access) -> None:
-        """Take hold of a file that will be written, so that nobody else writes it.
-
-        Raises
-        ------
-        Forbidden, NotFound
-        FileInUse
-            Another program writes it.
-        """
+        """See `ndstream.core.ports.Holding`."""
         if self._owners is None:
             raise Forbidden("this server does not write")
         await self._owners.at(self._catalog.locate_file(path, access).real).hold()
 
     async def release(self, path: str, access: Access) -> None:
-        """Let go of a file that was written, now rather than after a while: it is whole, and free for others.
-
-        Raises
-        ------
-        NotFound
-        """
+        """See `ndstream.core.ports.Holding`."""
         found = self._catalog.locate_file(path, access)
         owned = self._owners and self._owners.get(found.real)
         if owned:
