@@ -14,7 +14,7 @@ from benchmarks.crew import Crew
 from benchmarks.load import Load, frame_length
 from benchmarks.rounds import medians
 from benchmarks.served import Site
-from benchmarks.table import Row, ratio_at_least, ratio_at_most
+from benchmarks.table import Row, at_most, ratio_at_least
 from ndstream.testing.fixtures import local_servers
 
 ROUNDS = 5
@@ -22,8 +22,9 @@ REQUESTS = 8000
 CLIENTS = 16
 ROWS = 256
 
-# The budgets were set as 0.2 ms and 15,000 a second, with a limit of 0.05 ms and 90,000 a second.
-LATENCY, RATE = ratio_at_most(0.2 / 0.05), ratio_at_least(15_000 / 90_000)
+# The budgets were set as 0.2 ms and 15,000 a second, with a limit of 0.025 to 0.07 ms and 90,000 a second. The latency
+# is budgeted as it is: a limit that differs by a factor of three between machines says little of it.
+LATENCY, RATE = at_most(0.2), ratio_at_least(15_000 / 90_000)
 
 
 def write(path: Path) -> None:
