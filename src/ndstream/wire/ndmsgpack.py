@@ -179,7 +179,7 @@ def _read_prefix() -> Flow[Prefix]:
         yield from _read_value(token)
         try:
             values.append(_decode(token))
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ProtocolError(f"the {key} of an array cannot be decoded: {error}") from error
     yield from _expect("data")
     element, kind, shape, nbytes = values

@@ -166,6 +166,7 @@ def test_a_read_of_another_state_is_refused(talk: Peer) -> None:
         ("/data/a/f.h5", "name=/x&format=chunks", 422, "dtype"),
         ("/data/a/f.h5", "name=/t&format=raw", 422, "dtype"),
         ("/node/a/f.h5", "depth=many", 400, "invalid"),
+        ("/node/a/f.h5", "depth=" + "9" * 5000, 400, "invalid"),
         ("/node/a", "", 404, "not-found"),
         ("/tree/../a", "", 404, "not-found"),
         ("/else/a", "", 404, "not-found"),
@@ -186,6 +187,11 @@ def test_methods_and_media_types_that_do_not_fit_are_refused(talk: Peer) -> None
     assert talk.get("/data/a/f.h5", "name=/x", accept="image/png").status == 406
     assert talk.post("/data/a/f.h5", b"<xml/>", content_type="text/xml").status == 415
     assert talk.post("/data/a/f.h5", b"\x01").status == 400
+
+
+def test_a_body_whose_text_is_not_utf_8_is_refused(talk: Peer) -> None:
+    name = b"\x81\xa5reads\x91\x81\xa4name\xa2/\xff"
+    assert_problem(talk.post("/data/a/f.h5", name), 400, "invalid")
 
 
 def test_head_tells_the_length_and_sends_nothing(talk: Peer) -> None:

@@ -275,7 +275,7 @@ def _take(body: bytes, destination: NDArray[Any]) -> None:
         return
     try:
         small = _decode_small(body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ProtocolError(f"the array cannot be decoded: {error}") from None
     wire = _wire_dtype(small, destination.shape).base
     data = small.data[0] if len(small.data) == 1 else b"".join(small.data)

@@ -47,6 +47,7 @@ _MESSAGES = (Capabilities, Entry, Described, Reads, Batch, Block, Stored, Commit
 _msgpack_decoders: dict[type, Any] = {kind: msgspec.msgpack.Decoder(kind) for kind in _MESSAGES}
 _json_decoders: dict[type, Any] = {kind: msgspec.json.Decoder(kind) for kind in (Reads, Batch, Event, Problem)}
 _decode_list = msgspec.msgpack.Decoder(list[Any]).decode
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def decode(body: bytes | bytearray | memoryview, kind: type[T]) -> T:
@@ -59,7 +60,7 @@ def decode(body: bytes | bytearray | memoryview, kind: type[T]) -> T:
     """
     try:
         message: T = _msgpack_decoders[kind].decode(body)
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         raise ProtocolError(f"the answer is no {kind.__name__}: {error}") from error
     return message
 
@@ -74,7 +75,7 @@ def decode_request(body: bytes | bytearray | memoryview, kind: type[T], *, json:
     """
     try:
         message: T = (_json_decoders if json else _msgpack_decoders)[kind].decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise InvalidRequest(f"the body is no {kind.__name__}: {error}") from error
     return message
 
@@ -88,7 +89,7 @@ def decode_elements(body: bytes) -> list[Any]:
     """
     try:
         return _decode_list(body)
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         raise ProtocolError(f"the elements of a frame cannot be decoded: {error}") from error
 
 
@@ -102,7 +103,7 @@ def decode_problem(body: bytes) -> str:
     """Text of a problem document; "" when it is none."""
     try:
         problem: Problem = _json_decoders[Problem].decode(body)
-    except msgspec.DecodeError:
+    except _UNREADABLE:
         return ""
     return problem.detail
 
@@ -367,6 +368,6 @@ def decode_events(buffer: bytearray) -> Iterator[Event]:
             continue
         try:
             event: Event = _json_decoders[Event].decode(data)
-        except msgspec.DecodeError as error:
+        except _UNREADABLE as error:
             raise ProtocolError(f"an event cannot be decoded: {error}") from error
         yield event

@@ -67,6 +67,7 @@ _METHODS = {
     "openapi.json": "GET, HEAD, OPTIONS",
 }
 _TAG = re.compile(r"[\w-]{1,200}\.\d{1,20}", re.ASCII)
+_NUMBER = re.compile(r"[0-9]{1,18}")  # up to `LARGEST`
 _LONG_REQUEST = 1 << 16  # bytes; longer requests are decoded in a thread
 _RETRY_AFTER = {"busy": b"1", "in-use": b"1", "worker": b"1"}
 _RELEASE = "ndstream.release"
@@ -309,7 +310,7 @@ def _query(query: bytes) -> dict[str, str]:
 
 
 def _number(text: str, what: str) -> int:
-    if not (text.isascii() and text.isdecimal()) or int(text) > LARGEST:
+    if not _NUMBER.fullmatch(text):
         raise InvalidRequest(f"{what} must be a number up to {LARGEST}, not {text[:32]!r}")
     return int(text)
 

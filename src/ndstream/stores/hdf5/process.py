@@ -191,7 +191,7 @@ class Process(asyncio.BufferedProtocol):
         self._stop_timer()
         try:
             reply = self._decoder.decode(message)
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self._break(WorkerDied("the answer made no sense"))
             return
         job, self._job = self._job, None
