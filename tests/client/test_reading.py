@@ -60,7 +60,7 @@ def _requests(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     read, stored = NativeFlows.read, NativeFlows.read_stored
 
-    def count(self: NativeFlows, path: str, wanted: Sequence[Wanted], state: str | None = None) -> Flow[str]:
+    def count(self: NativeFlows, path: str, wanted: Sequence[Wanted], state: str | None = None) -> Flow[str | None]:
         sizes.append(sum(each.selection.count for each in wanted))
         return read(self, path, wanted, state)
 
@@ -158,6 +158,20 @@ def test_what_is_kept_of_a_replaced_file_is_not_given(served: LocalServer, root:
             assert file.connection.counters["block_cache_checks"] == 5
 
     asyncio.run(read())
+
+
+def test_what_other_files_have_a_part_in_is_not_kept(served: LocalServer, root: Path) -> None:
+    _write(root / "source.h5", np.zeros((2000, 100), "<f4"))
+    layout = h5py.VirtualLayout((2000, 100), "<f4")
+    layout[:] = h5py.VirtualSource("source.h5", "plain", (2000, 100))
+    with h5py.File(root / "links.h5", "w") as file:
+        file["linked"] = h5py.ExternalLink("source.h5", "packed")
+        file.create_virtual_dataset("virtual", layout)
+    links = ndstream.open(served.url, "links.h5", block_cache=1 << 20)
+    for value in range(3):
+        for name in ("linked", "virtual"):
+            assert (links[name][7:9] == value).all()
+        _write(root / "source.h5", np.full((2000, 100), value + 1, "<f4"))
 
 
 def test_nothing_is_kept_unless_it_is_asked_for(served: LocalServer) -> None:

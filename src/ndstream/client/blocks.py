@@ -75,7 +75,7 @@ class BlockCache:
             self._counters.add("block_cache_misses", len(missing))
             if missing:
                 try:
-                    state = yield from self._fetch(flows, path, wanted, missing, state)
+                    yield from self._fetch(flows, path, wanted, missing, state)
                 except Conflict:
                     self._moved(path, None)
                     continue
@@ -98,19 +98,19 @@ class BlockCache:
 
     def _fetch(
         self, flows: NativeFlows, path: str, wanted: Wanted, missing: dict[Box, NDArray[Any]], state: str | None
-    ) -> Course[str]:
-        """Read blocks, all of one state, and keep them."""
+    ) -> Course[None]:
+        """Read blocks, all of one state, and keep them, unless other files have a part in them."""
         source = wanted.selection.source
         reads = [
             Wanted(wanted.name, select(tuple([slice(start, stop) for start, stop in box]), source), block)
             for box, block in missing.items()
         ]
         (found,) = yield (partial(flows.read, path, reads, state),)
-        state = str(found)
-        self._moved(path, state)
+        if found is None:
+            return
+        self._moved(path, str(found))
         for box, block in missing.items():
-            self._put((f"{path}\0{state}", wanted.name, box), block)
-        return state
+            self._put((f"{path}\0{found}", wanted.name, box), block)
 
     def _parts(self, selection: Selection, shape: tuple[int, ...], described: Dataset) -> list[Part] | None:
         """Blocks that a selection touches; None when they are too many to be kept."""

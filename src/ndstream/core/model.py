@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Literal, TypeAlias
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from ndstream.core.dtypes import DType
 
@@ -113,6 +114,7 @@ class NamedType(msgspec.Struct, frozen=True, kw_only=True, tag_field="node", tag
     dtype: DType
     attributes: dict[str, Attribute]
     address: int = 0
+    elsewhere: bool | UnsetType = UNSET
 
 
 class Dataset(msgspec.Struct, frozen=True, kw_only=True, tag_field="node", tag="dataset"):
@@ -122,6 +124,8 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True, tag_field="node", tag="
     unless the storage is chunked. `fill` is one element as stored, None when undefined or of variable length.
     `data` holds all elements (as in `Attribute.value`) when they were asked for and are few. `stored` is the
     number of bytes in the file. `address` tells whether two links, to this file or others, lead to one object.
+    `elsewhere` says, of the object that was asked for, that other files have a part in it: it may change while the file
+    that was asked does not.
     """
 
     dtype: DType
@@ -135,19 +139,22 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True, tag_field="node", tag="
     data: bytes | list[Any] | None = None
     stored: int = 0
     address: int = 0
+    elsewhere: bool | UnsetType = UNSET
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True, tag_field="node", tag="group"):
     """Description of a group, its members in the order of the file's name index.
 
     `members` is complete in its names; a member that was not looked into is a `HardLink`, or the link itself. One
-    that was found behind an external link is what the link leads to; the link is in `links`.
+    that was found behind an external link is what the link leads to; the link is in `links`. `elsewhere` is as of
+    `Dataset`.
     """
 
     attributes: dict[str, Attribute]
     members: dict[str, Node]
     address: int = 0
     links: dict[str, ExternalLink] = {}
+    elsewhere: bool | UnsetType = UNSET
 
 
 Node: TypeAlias = Group | Dataset | NamedType | SoftLink | ExternalLink | HardLink | Unreadable

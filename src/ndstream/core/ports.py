@@ -95,6 +95,11 @@ class Reading(Protocol):
         """The whole as one buffer, when it was small and at hand."""
         ...
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether other files have a part in it, so that the state of the file that was asked does not tell of it."""
+        ...
+
     def buffers(self) -> AsyncIterator[memoryview]:
         """Elements as bytes in C order, in pieces of whole elements, each valid until its last reference is dropped."""
         ...

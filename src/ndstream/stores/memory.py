@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from ndstream.core import model
@@ -92,13 +93,15 @@ class MemoryStore:
     async def describe(self, path: str, name: str, access: Access, detail: Detail) -> Node:
         """See `Store`."""
         walk = _Walk(self, access, self._limits.link_depth)
-        return _Description(walk, detail, self._limits).node(walk.follow(path, name), 0)
+        node = _Description(walk, detail, self._limits).node(walk.follow(path, name), 0)
+        return structs.replace(node, elsewhere=True) if walk.others - {path} else node
 
     async def read(
         self, path: str, name: str, access: Access, selection: Selection | Callable[[tuple[int, ...]], Selection] | None
     ) -> Reading:
         """See `Store`."""
-        found = _Walk(self, access, self._limits.link_depth).follow(path, name).found
+        walk = _Walk(self, access, self._limits.link_depth)
+        found = walk.follow(path, name).found
         if not isinstance(found, Array):
             raise NotFound(f"{path}: {name} is not a dataset")
         if isinstance(found.values, Null):
@@ -110,7 +113,8 @@ class MemoryStore:
             selection = selection(shape)
         if selection.source != shape:
             raise InvalidSelection(f"{path}: {name} has the shape {shape}, not {selection.source}")
-        return MemoryReading(found.values.dtype, selection.apply(found.values), self._limits.piece)
+        values, elsewhere = selection.apply(found.values), bool(walk.others - {path})
+        return MemoryReading(found.values.dtype, values, self._limits.piece, elsewhere=elsewhere)
 
     async def state(self, path: str, access: Access) -> State:
         """See `ndstream.core.ports.WritableStore`."""
@@ -206,7 +210,8 @@ class MemoryStore:
 class MemoryReading:
     """Elements that are there already, as a `ndstream.core.ports.Reading`."""
 
-    def __init__(self, dtype: np.dtype[Any], values: NDArray[Any], piece: int) -> None:
+    def __init__(self, dtype: np.dtype[Any], values: NDArray[Any], piece: int, *, elsewhere: bool = False) -> None:
+        self.elsewhere = elsewhere
         self.dtype: DType = from_numpy(dtype)
         self.shape: tuple[int, ...] = values.shape
         self.nbytes: int | None = None
@@ -253,6 +258,7 @@ class _Walk:
         self._access = access
         self._most = most
         self._links = 0
+        self.others: set[str] = set()  # files that links led to
 
     def follow(self, path: str, name: str) -> _Place:
         """Find an object by its name in the file at `path`."""
@@ -285,7 +291,9 @@ class _Walk:
         if isinstance(link, SoftLink):
             return self.below(place, link.target)
         here = PurePosixPath("/", place.path).parent
-        return self.follow(os.path.normpath(here / link.filename).lstrip("/"), link.target)
+        other = os.path.normpath(here / link.filename).lstrip("/")
+        self.others.add(other)
+        return self.follow(other, link.target)
 
 
 class _Description:

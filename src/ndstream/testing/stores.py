@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import UNSET, structs
 from numpy.typing import NDArray
 
 from ndstream.core import model
@@ -199,6 +200,16 @@ class Bench:
 
         async def work() -> NDArray[Any]:
             return await collect(await self.store.read(path, name, ANYBODY, selection))
+
+        return self.run(work())
+
+    def reads_elsewhere(self, name: str) -> bool:
+        """Whether other files have a part in what is read."""
+
+        async def work() -> bool:
+            reading = await self.store.read("runs/one.h5", name, ANYBODY, None)
+            await reading.aclose()
+            return reading.elsewhere
 
         return self.run(work())
 
@@ -396,7 +407,16 @@ class StoreSuite:
     def test_external_links_are_followed_to_the_other_file(self, bench: Bench) -> None:
         assert same(bench.read("/outside/there"), np.arange(6, dtype="<i2"))
         there = bench.describe("/outside/there")
-        assert there == bench.describe("/inner/there", path="runs/other.h5")
+        assert isinstance(there, model.Dataset)
+        assert structs.replace(there, elsewhere=UNSET) == bench.describe("/inner/there", path="runs/other.h5")
+
+    def test_it_is_told_where_other_files_have_a_part(self, bench: Bench) -> None:
+        for name, elsewhere in (("/", True), ("/shared", False), ("/outside/there", True), ("/deep", False)):
+            found = bench.describe(name)
+            assert isinstance(found, model.Group | model.Dataset)
+            assert bool(found.elsewhere) == elsewhere
+            if isinstance(found, model.Dataset):
+                assert bench.reads_elsewhere(name) == elsewhere
 
     def test_names_of_all_kinds_are_found(self, bench: Bench) -> None:
         for name in ("größe, m²", "nd"):

@@ -32,6 +32,8 @@ PAIRS = dtypes.Array(base=dtypes.Integer(size=2, order=">"), shape=(2, 3))
 class Fixed:
     """Elements of any fixed type, given as bytes, as a reading that yields so many of them at a time."""
 
+    elsewhere = False
+
     def __init__(self, dtype: dtypes.DType, shape: tuple[int, ...], data: bytes, step: int, ready: bool) -> None:
         self.dtype = dtype
         self.shape = shape

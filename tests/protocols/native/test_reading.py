@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from ndstream.core.limits import DEFAULT_LIMITS
+from ndstream.core.model import ExternalLink
 from ndstream.core.ports import Access
 from ndstream.stores.memory import Array, Group, MemoryStore, Tree
+from ndstream.stores.tree import Member
 
 from .conftest import Peer, Reply
 
@@ -146,6 +148,16 @@ def test_an_entity_tag_saves_the_second_answer(talk: Peer) -> None:
         again = talk.get(path, query, if_none_match=tag)
         assert (again.status, again.body, again.headers["etag"]) == (304, b"", tag)
         assert talk.get(path, query, if_none_match='"other"').status == 200
+
+
+def test_what_other_files_have_a_part_in_has_no_tag(peer: MakePeer) -> None:
+    members: dict[str, Member] = {"own": Array(MATRIX), "out": ExternalLink(filename="there.h5", target="/x")}
+    talk = peer(MemoryStore({"f.h5": Group(members), "there.h5": Group({"x": Array(MATRIX)})}))
+    tag = talk.get("/data/f.h5", "name=/own").headers["etag"]
+    for path, query in (("/data/f.h5", "name=/out"), ("/node/f.h5", "name=/out"), ("/node/f.h5", "")):
+        reply = talk.get(path, query, if_none_match=tag)
+        assert (reply.status, reply.headers.get("etag")) == (200, None)
+    assert "etag" not in talk.post("/data/f.h5", {"reads": [{"name": "/own"}, {"name": "/out"}]}).headers
 
 
 def test_a_read_of_another_state_is_refused(talk: Peer) -> None:

@@ -319,6 +319,26 @@ def test_a_virtual_dataset_grows_with_its_source(served: Served) -> None:
             assert served.read("v.h5", "/v").tolist() == list(range(count))
 
 
+def test_it_is_told_where_other_files_have_a_part(served: Served) -> None:
+    (served.root / "raw").write_bytes(bytes(4))
+    virtual_without_end(served.root / "v.h5", "source.h5")
+    with h5py.File(served.root / "v.h5", "r+") as file:
+        file["x"] = np.arange(4, dtype="<i4")
+        file.create_dataset("external", (4,), "u1", external=[("raw", 0, 4)])
+        file.create_virtual_dataset("own", _virtual("."))
+    for name, elsewhere in (("v", True), ("external", True), ("own", False), ("x", False)):
+        described = served.describe("v.h5", f"/{name}")
+        assert isinstance(described, model.Dataset)
+        reading = served.run(served.store.read("v.h5", f"/{name}", ANYBODY, None))
+        assert (bool(described.elsewhere), reading.elsewhere) == (elsewhere, elsewhere), name
+
+
+def _virtual(source: str) -> h5py.VirtualLayout:
+    layout = h5py.VirtualLayout((4,), "<i4")
+    layout[:] = h5py.VirtualSource(source, "x", (4,))
+    return layout
+
+
 def test_a_virtual_dataset_in_a_file_that_is_written_grows_with_its_source(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "v.h5", "w") as file:
         file.create_dataset("x", data=np.arange(4, dtype="<i4"), maxshape=(None,))

@@ -127,7 +127,10 @@ class NativeFlows:
         yield from self._check(head, path, None)
         while (yield from read_some(_PIECE)):
             continue
-        return self._tag(head, path)
+        tag = _tag(head)
+        if tag is None:
+            raise ProtocolError(f"{self._where(path, None)}: the answer does not tell the state of the file")
+        return tag
 
     def describe(self, path: str, name: str, *, depth: int, data: int) -> Flow[Described]:
         """Describe an object of a file, with its members down to `depth` and data of at most `data` bytes."""
@@ -137,7 +140,7 @@ class NativeFlows:
         with self._reading(path, name):
             return codec.decode(body, Described)
 
-    def read(self, path: str, wanted: Sequence[Wanted], state: str | None = None) -> Flow[str]:
+    def read(self, path: str, wanted: Sequence[Wanted], state: str | None = None) -> Flow[str | None]:
         """Read selections of datasets of one file, straight into their arrays when the elements are as stored.
 
         Parameters
@@ -147,8 +150,8 @@ class NativeFlows:
 
         Returns
         -------
-        str
-            Entity tag of the state that it was in.
+        str or None
+            Entity tag of the state that it was in; None when other files have a part in the data.
 
         Raises
         ------
@@ -163,7 +166,7 @@ class NativeFlows:
                 yield from self._block(each.destination)
         with self._reading(path, None):
             yield from _end()
-        return self._tag(head, path)
+        return _tag(head)
 
     def read_stored(
         self, path: str, wanted: Wanted, described: Dataset, decode: Decode, state: str | None = None
@@ -302,12 +305,6 @@ class NativeFlows:
             pieces.append(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def _tag(self, head: Head, path: str) -> str:
-        tag = head.headers.get("etag", "").removeprefix("W/").strip('"')
-        if not tag:
-            raise ProtocolError(f"{self._where(path, None)}: the answer does not tell the state of the file")
-        return tag
-
     def _expect(self, head: Head, media_type: str, path: str) -> None:
         kind = head.headers.get("content-type", "").partition(";")[0].strip()
         if kind != media_type:
@@ -440,6 +437,11 @@ class _Scatter:
 
 def _is_box(part: Part) -> bool:
     return all(isinstance(index, slice) for index in part.target)
+
+
+def _tag(head: Head) -> str | None:
+    """Entity tag of an answer, without quotes; None when it has none."""
+    return head.headers.get("etag", "").removeprefix("W/").strip('"') or None
 
 
 def _url(endpoint: str, path: str, query: dict[str, Any] | None = None) -> str:

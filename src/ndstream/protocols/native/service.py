@@ -95,7 +95,7 @@ Part: TypeAlias = bytes | memoryview | Stream
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What to send; close it, whatever happens. `tag` is the entity tag, without quotes."""
+    """What to send; close it, whatever happens. `tag` is the entity tag, without quotes; "" for an answer without."""
 
     media_type: str
     parts: tuple[Part, ...]
@@ -184,7 +184,7 @@ class Native:
             raise TooLarge(
                 f"a description may have {most} bytes, this one has {len(body)}: ask for pages or less depth"
             )
-        return Answer(_type(json), (body,), state.tag, _headers(state.commit))
+        return Answer(_type(json), (body,), "" if _is_elsewhere(node) else state.tag, _headers(state.commit))
 
     async def state(self, path: str, access: Access, file: model.File | None = None) -> State:
         """Look up which state a file is in.
@@ -242,16 +242,23 @@ class Native:
         state = await self.state(path, access)
         _check_match(path, state, match)
         parts: list[Part] = []
+        tag = state.tag
         async with AsyncExitStack() as opened:
             for read in reads:
-                parts += await self._open(path, read, access, media_type, opened)
+                some, elsewhere = await self._open(path, read, access, media_type, opened)
+                parts += some
+                if elsewhere:
+                    tag = ""
             # A reading that is open stays of the state in which it was opened, or fails while it is sent.
             if (match is not None or len(reads) > 1) and await self.state(path, access) != state:
                 return None
             opened.pop_all()
-        return Answer(media_type, tuple(parts), state.tag, _headers(state.commit))
+        return Answer(media_type, tuple(parts), tag, _headers(state.commit))
 
-    async def _open(self, path: str, read: Read, access: Access, media_type: str, opened: AsyncExitStack) -> list[Part]:
+    async def _open(
+        self, path: str, read: Read, access: Access, media_type: str, opened: AsyncExitStack
+    ) -> tuple[list[Part], bool]:
+        """Open one selection; what to send for it, and whether other files have a part in it."""
         if isinstance(read.select, str) and len(read.select) > self._limits.selection_text:
             raise TooLarge(f"a selection may have {self._limits.selection_text} characters")
 
@@ -263,18 +270,18 @@ class Native:
                 raise UnsupportedDType("this server does not send chunks as they are stored")
             stored = await self._store.stored(path, read.name, access, choose)
             opened.push_async_callback(stored.aclose)
-            return _stored(stored)
+            return _stored(stored), bool(stored.dataset.elsewhere)
         reading = await self._store.read(path, read.name, access, choose)
         opened.push_async_callback(reading.aclose)
         if media_type in (MSGPACK, JSON):
-            return [await self._document(reading, json=media_type == JSON)]
+            return [await self._document(reading, json=media_type == JSON)], reading.elsewhere
         header = _head(reading, media_type)
         if reading.ready is not None and reading.nbytes == len(reading.ready):
             whole = b"".join((header, reading.ready))
             await reading.aclose()
-            return [whole]
+            return [whole], reading.elsewhere
         stream: Stream = Frames(reading) if reading.nbytes is None else Bytes(reading, reading.nbytes)
-        return [header, stream] if header else [stream]
+        return [header, stream] if header else [stream], reading.elsewhere
 
     async def _document(self, reading: Reading, *, json: bool) -> bytes:
         """Put all of a reading in one document."""
@@ -347,6 +354,11 @@ def _type(json: bool) -> str:
 
 def _encoded(document: msgspec.Struct, json: bool) -> bytes:
     return codec.encode_json(document) if json else codec.encode_msgpack(document)
+
+
+def _is_elsewhere(node: model.Node) -> bool:
+    """Whether other files have a part in an object."""
+    return isinstance(node, model.Group | model.Dataset | model.NamedType) and bool(node.elsewhere)
 
 
 def _page(node: model.Node, after: str | None, page: int) -> tuple[model.Node, str | None]:

@@ -113,7 +113,7 @@ class Reader:
         ready = self.at_hand(located, selection, file=file)
         if ready is not None:
             return ready
-        dtype, itemsize = located.dataset.dtype, located.itemsize
+        dtype, itemsize, elsewhere = located.dataset.dtype, located.itemsize, bool(located.dataset.elsewhere)
         assert itemsize is not None and not isinstance(layout, Inline)
         nbytes = selection.count * itemsize
         if file is None:
@@ -126,10 +126,12 @@ class Reader:
             refresh = partial(_refresh, chunks)
         else:
             works = self._copying(file, layout, selection, itemsize, located.dataset.fill)
-        reading = PieceReading(dtype, selection.shape, nbytes, self._means, file, works, watch, refresh)
+        reading = PieceReading(
+            dtype, selection.shape, nbytes, self._means, file, works, watch, refresh, elsewhere=elsewhere
+        )
         if nbytes > self._means.limits.inline_data:
             return reading
-        return ReadyReading(dtype, selection.shape, await whole(reading))
+        return ReadyReading(dtype, selection.shape, await whole(reading), elsewhere=elsewhere)
 
     def at_hand(self, located: Located, selection: Selection, *, file: OpenFile | None = None) -> ReadyReading | None:
         """Read at once what is small, and takes no waiting and no decoding; None when it is not so.
@@ -139,15 +141,15 @@ class Reader:
         layout = located.layout
         if isinstance(layout, Library):
             return None
-        dtype, itemsize = located.dataset.dtype, located.itemsize
+        dtype, itemsize, elsewhere = located.dataset.dtype, located.itemsize, bool(located.dataset.elsewhere)
         if itemsize is None:
             raise UnsupportedDType(f"elements of this type are not stored as bytes: {dtype}")
         nbytes = selection.count * itemsize
         if not nbytes:
-            return ReadyReading(dtype, selection.shape, memoryview(b""))
+            return ReadyReading(dtype, selection.shape, memoryview(b""), elsewhere=elsewhere)
         if isinstance(layout, Inline):
             array = np.frombuffer(layout.data, element_type(itemsize)).reshape(selection.source)
-            return ReadyReading(dtype, selection.shape, at_hand(selection.apply(array)))
+            return ReadyReading(dtype, selection.shape, at_hand(selection.apply(array)), elsewhere=elsewhere)
         if nbytes > self._means.limits.inline_data:
             return None
         if file is None:
@@ -159,7 +161,7 @@ class Reader:
         if ready is None:
             return None
         file.check()
-        return ReadyReading(dtype, selection.shape, ready)
+        return ReadyReading(dtype, selection.shape, ready, elsewhere=elsewhere)
 
     def open_stored(
         self, located: Located, selection: Selection, *, file: OpenFile | None = None, watch: Watch | None = None
@@ -203,13 +205,14 @@ class Reader:
         dtype = readable(located.dataset.dtype)
         if dtype is None:
             raise UnsupportedDType(f"elements of this type cannot be read: {located.dataset.dtype}")
-        itemsize = item_size(dtype)
+        itemsize, elsewhere = item_size(dtype), bool(located.dataset.elsewhere)
         boxes = Boxes(layout, selection.source, itemsize, fetch, self._means.limits)
-        reading = LibraryReading(dtype, itemsize, layout, selection, boxes, self._means, watch)
+        reading = LibraryReading(dtype, itemsize, layout, selection, boxes, self._means, watch, elsewhere=elsewhere)
         if reading.nbytes is None or reading.nbytes > self._means.limits.inline_data:
             return reading
         single = await boxes.single(selection)
-        return ReadyReading(dtype, selection.shape, await whole(reading) if single is None else single)
+        data = await whole(reading) if single is None else single
+        return ReadyReading(dtype, selection.shape, data, elsewhere=elsewhere)
 
     def _chunks(self, file: OpenFile, located: Located, layout: Chunked, itemsize: int) -> Chunks:
         limits = self._means.limits

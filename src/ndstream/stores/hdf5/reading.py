@@ -48,10 +48,11 @@ class Means:
 class ReadyReading:
     """An array that is at hand; see `ndstream.core.ports.Reading`."""
 
-    __slots__ = ("dtype", "nbytes", "ready", "shape")
+    __slots__ = ("dtype", "elsewhere", "nbytes", "ready", "shape")
 
-    def __init__(self, dtype: DType, shape: tuple[int, ...], ready: memoryview) -> None:
+    def __init__(self, dtype: DType, shape: tuple[int, ...], ready: memoryview, *, elsewhere: bool = False) -> None:
         self.dtype = dtype
+        self.elsewhere = elsewhere
         self.shape = shape
         self.nbytes: int | None = ready.nbytes
         self.ready: memoryview | None = ready
@@ -149,6 +150,8 @@ class PieceReading:
         Of a file that is written meanwhile.
     refresh : callable, optional
         Takes where the dataset is after it has become longer.
+    elsewhere : bool
+        See `ndstream.core.ports.Reading`.
     """
 
     def __init__(
@@ -161,8 +164,11 @@ class PieceReading:
         works: Iterator[Work],
         watch: Watch | None = None,
         refresh: Callable[[Located], None] | None = None,
+        *,
+        elsewhere: bool = False,
     ) -> None:
         self.dtype = dtype
+        self.elsewhere = elsewhere
         self.shape = shape
         self.nbytes: int | None = nbytes
         self.ready: memoryview | None = None
@@ -319,6 +325,8 @@ class LibraryReading:
     means : Means
     watch : Watch, optional
         Of a file that is written meanwhile; the boxes are checked by whoever fetches them.
+    elsewhere : bool
+        See `ndstream.core.ports.Reading`.
     """
 
     def __init__(
@@ -330,8 +338,11 @@ class LibraryReading:
         boxes: Boxes,
         means: Means,
         watch: Watch | None = None,
+        *,
+        elsewhere: bool = False,
     ) -> None:
         self.dtype = dtype
+        self.elsewhere = elsewhere
         self.shape = selection.shape
         self.nbytes = None if itemsize is None else selection.count * itemsize
         self.ready: memoryview | None = None

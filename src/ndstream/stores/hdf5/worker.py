@@ -12,11 +12,12 @@ import resource
 import signal
 import socket
 import sys
+from typing import TypeVar
 
 import msgspec
 from h5py import _errors, h5d, h5z
 
-from ndstream.core.model import Dataset
+from ndstream.core.model import Dataset, Node
 from ndstream.errors import InvalidRequest, NotFound, Replaced, TooLarge
 from ndstream.stores.hdf5.describe import Describer
 from ndstream.stores.hdf5.faults import answer_to
@@ -47,6 +48,8 @@ from ndstream.stores.hdf5.roots import Roots
 
 with contextlib.suppress(ImportError):
     import hdf5plugin  # noqa: F401  # importing it registers its filters
+
+T = TypeVar("T", bound=Node)
 
 _PR_SET_PDEATHSIG = 1
 #: Numbers under which filters are registered and found in files.
@@ -110,7 +113,7 @@ class Worker:
         )
         node = describer.describe(resolver.find(file, request.target.name))
         file.check(request.target.generation)
-        return Described(node=node, lasting=not resolver.others)
+        return Described(node=_placed(node, file, resolver), lasting=not resolver.others)
 
     def _locate(self, request: Locate) -> Located:
         file, resolver = self._open(request.target)
@@ -128,6 +131,7 @@ class Worker:
         # The file that a link names is looked at before each use. What is on the way to it is not, nor are the sources
         # of a virtual dataset, of which it takes its shape.
         lasting = resolver.others <= {where.path} and dataset.storage != "virtual"
+        dataset = _placed(dataset, file, resolver)
         return Located(
             dataset=dataset, layout=layout, file=where.path, generation=where.generation, since=since, lasting=lasting
         )
@@ -155,6 +159,11 @@ class Worker:
         self._files.begin()
         file = self._files.open(target.file, target.generation)
         return file, Resolver(self._files, self._roots, target.hidden, self._hello.link_depth)
+
+
+def _placed(node: T, file: OpenFile, resolver: Resolver) -> T:
+    """Note in a description whether other files than `file` have a part in it."""
+    return msgspec.structs.replace(node, elsewhere=True) if resolver.others - {file.path} else node
 
 
 def _dataset(found: Found, name: str) -> Found:
