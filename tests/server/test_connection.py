@@ -13,6 +13,7 @@ from .conftest import Start, answer, ask, dial, everything, until
 
 SHORT = 0.3
 REQUEST = b"GET /scripted/x HTTP/1.1\r\nhost: x\r\n\r\n"
+LAST = b"GET /scripted/x HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
 
 
 async def read_all(scope: Scope, receive: Receive, send: Send) -> None:
@@ -25,6 +26,36 @@ async def read_all(scope: Scope, receive: Receive, send: Send) -> None:
         if not message["more_body"]:
             break
     await answer(send, b"%d" % length)
+
+
+OFFER = b"POST /scripted/x HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\n"
+BODIES = {
+    "counted": (b"content-length: 5\r\n\r\n", b"hello"),
+    "chunked": (b"transfer-encoding: chunked\r\n\r\n", b"2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"),
+    "none": (b"\r\n", b""),
+}
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("together", [True, False])
+def test_an_offer_of_another_protocol_is_passed_over(start: Start, body: str, together: bool) -> None:
+    head, content = BODIES[body]
+    server = start(read_all)
+    with dial(server) as sock:
+        parts = [OFFER + head, content, OFFER + head + content, LAST]
+        for part in [b"".join(parts)] if together else parts:
+            sock.sendall(part)
+        received = everything(sock)
+    assert received.count(b"HTTP/1.1 200") == 3
+    assert received.count(b"\r\n\r\n5") == (0 if body == "none" else 2)
+
+
+@pytest.mark.parametrize("target", [b"x:1", b"/scripted/x"])
+def test_a_tunnel_is_refused(start: Start, target: bytes) -> None:
+    server = start()
+    with dial(server) as sock:
+        sock.sendall(b"CONNECT " + target + b" HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert everything(sock).startswith(b"HTTP/1.1 400")
 
 
 @pytest.mark.parametrize("sent", [b"", b"G", b"GET / HTTP/1.1\r\nhost: x\r\n", REQUEST, b"\r\n"])

@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvloop.loop import TCPTransport  # type: ignore[attr-defined] # its stubs do not know it
 
@@ -225,12 +226,47 @@ class Connection(HttpToolsProtocol):
         """Parse, refusing a head without end."""
         # Counted first, so that what a request that ends in `data` leaves for the next one is not held against that.
         self._raw += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._feed(data)
+        except httptools.HttpParserError:
+            self.logger.warning("Invalid HTTP request received.")
+            self.send_400_response("Invalid HTTP request received.")
         if self._in_head:
             if self._raw > self.limits.request_head:
                 self._refuse_head()
         elif self._raw > _FRAMING * self._body + self.limits.request_head:
             self._cut("sent more framing than data", 0)
+
+    def _feed(self, data: bytes) -> None:
+        """Parse, as requests of HTTP/1.1, also those that offer another protocol than WebSocket.
+
+        The parser takes such a one for the end of HTTP, and its body for the other protocol (uvicorn loses both).
+        """
+        while data:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                if self._should_upgrade():
+                    self.handle_websocket_upgrade()
+                    return
+                if not self._declines:
+                    raise httptools.HttpParserError("a tunnel is not to be had here") from None
+                data = self._declined() + data[upgrade.args[0] :]
+                self.parser = httptools.HttpRequestParser(self)
+
+    def _declined(self) -> bytes:
+        """Spell the head of a request again, without the offer."""
+        version = self.parser.get_http_version().encode()
+        lines = [self.parser.get_method() + b" " + self.url + b" HTTP/" + version]
+        lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join((*lines, b"", b""))
+
+    @property
+    def _declines(self) -> bool:
+        offered = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+        return offered and not self._should_upgrade()
 
     def on_message_begin(self) -> None:
         """Start the time that a head may take."""
@@ -239,6 +275,8 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Note that a request is there."""
+        if self._declines:
+            return
         self._in_head = False
         self._waiting_since = None
         self._raw = self._body = 0
@@ -266,6 +304,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Expect the next head."""
+        if self._declines:
+            return
         self._in_head = True
         self._raw = 0
         super().on_message_complete()
