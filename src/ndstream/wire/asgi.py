@@ -16,6 +16,12 @@ class BodyTooLong(TooLarge):
     """A body that is too long, and was not read to its end: the connection cannot be used for another request."""
 
 
+def declared_length(value: bytes) -> int:
+    """Length that a head says its body has; 0 when it does not say. Servers have checked that it is a number."""
+    digits = value.strip().lstrip(b"0")
+    return int(digits) if digits.isdigit() else 0
+
+
 async def body_pieces(receive: Receive) -> AsyncIterator[bytes]:
     """Read a body as it comes.
 

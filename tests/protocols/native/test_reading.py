@@ -201,6 +201,11 @@ def test_methods_and_media_types_that_do_not_fit_are_refused(talk: Peer) -> None
     assert talk.post("/data/a/f.h5", b"\x01").status == 400
 
 
+def test_a_length_may_begin_with_zeros(talk: Peer) -> None:
+    body = {"reads": [{"name": "/s"}]}
+    assert talk.post("/data/a/f.h5", body, content_length="0" * 5000 + "17").status == 200
+
+
 def test_a_body_whose_text_is_not_utf_8_is_refused(talk: Peer) -> None:
     name = b"\x81\xa5reads\x91\x81\xa4name\xa2/\xff"
     assert_problem(talk.post("/data/a/f.h5", name), 400, "invalid")

@@ -110,6 +110,7 @@ def test_many_followers_hear_of_everything(site: Site) -> None:
         ("events/FILE?since=x", {}, 400),
         ("data/FILE", {}, 404),
         ("events/FILE", {"origin": "http://elsewhere.example"}, 403),
+        ("events/FILE", {"origin": "http://[::1"}, 403),
         ("events/FILE", {"additional_headers": {"Authorization": "Basic " + base64.b64encode(b"a:b").decode()}}, 401),
         ("../hdfstream/f.h5", {}, 404),
         ("../healthz", {}, 404),

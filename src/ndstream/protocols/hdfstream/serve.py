@@ -13,7 +13,7 @@ from ndstream.protocols.hdfstream import codec
 from ndstream.protocols.hdfstream.download import Downloads
 from ndstream.protocols.hdfstream.messages import ANNOUNCEMENT, MEDIA_TYPE, Request
 from ndstream.protocols.hdfstream.service import Answer, HDFStream
-from ndstream.wire.asgi import BodyTooLong, Outgoing, read_body
+from ndstream.wire.asgi import BodyTooLong, Outgoing, declared_length, read_body
 from ndstream.wire.paths import virtual_path
 from ndstream.wire.status import ERROR_HEADER, status_of
 
@@ -82,7 +82,7 @@ class Endpoints:
             if name == b"content-type":
                 content_type = value
             elif name == b"content-length":
-                length = int(value)
+                length = declared_length(value)
             elif name == _ANNOUNCEMENT:
                 extended = value == b"1"
         if scope["method"] != "POST":

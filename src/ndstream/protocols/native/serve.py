@@ -10,7 +10,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from ndstream.core.operations import Event
 from ndstream.core.ports import ANYBODY, Access, Receive, Scope, Send, Service
@@ -42,7 +42,7 @@ from ndstream.protocols.native.messages import (
 from ndstream.protocols.native.service import PAGE, Answer, Native
 from ndstream.protocols.native.spool import spooled
 from ndstream.stores.spools import SpoolFiles
-from ndstream.wire.asgi import BodyTooLong, Outgoing, body_pieces, read_body
+from ndstream.wire.asgi import BodyTooLong, Outgoing, body_pieces, declared_length, read_body
 from ndstream.wire.ndblock import HEAD, header_length
 from ndstream.wire.paths import virtual_path
 from ndstream.wire.status import ERROR_HEADER, status_of
@@ -106,8 +106,7 @@ class Asked:
     @property
     def length(self) -> int:
         """Bytes that the head says the body has; 0 when it does not say."""
-        text = self.header(b"content-length")
-        return int(text) if text.isdecimal() else 0
+        return declared_length(self.headers.get(b"content-length", b""))
 
     @property
     def wants_json(self) -> bool:
@@ -284,7 +283,7 @@ def _give_turn_back(asked: Asked) -> None:
 def _check_origin(asked: Asked) -> None:
     """Refuse pages of other sites: browsers send passwords with their sockets, and ask nobody whether they may."""
     origin = asked.header(b"origin")
-    if origin and urlsplit(origin).netloc.lower() != asked.header(b"host").lower():
+    if origin and origin.partition("://")[2].lower() != asked.header(b"host").lower():
         raise Forbidden(f"a page of {origin} cannot follow what is here")
 
 
