@@ -28,6 +28,12 @@ class WebSocket(WebSocketsSansIOProtocol):
         """Cut the connection when its peer is too slow; see `Connection.check`."""
         self._before.check(now)
 
+    def data_received(self, data: bytes) -> None:
+        """Refuse a request that cannot be read as one for a WebSocket; uvicorn would leave it without an answer."""
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:
+            self._before.send_400_response("This is not how a WebSocket is opened, or far too long for it.")
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell who is waiting."""
         super().connection_lost(exc)

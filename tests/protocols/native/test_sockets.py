@@ -126,6 +126,16 @@ def test_what_cannot_be_followed_is_refused_as_over_http(
     assert " ERROR " not in site.server.output()
 
 
+@pytest.mark.parametrize("more", [b"x: " + b"y" * 10_000 + b"\r\n", b"x: y\r\n" * 200, b"content-length: 3\r\n"])
+def test_a_head_that_opens_no_socket_is_answered(site: Site, more: bytes) -> None:
+    head = f"GET /v1/events/{site.path.name} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+    version = b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    with socket.create_connection(("127.0.0.1", site.server.port), timeout=20) as peer:
+        peer.sendall(head.encode() + version + more + b"\r\n")
+        assert peer.recv(1 << 16).startswith(b"HTTP/1.1 400")
+        assert peer.recv(1) == b""
+
+
 def test_a_page_of_this_server_may_follow(site: Site) -> None:
     with site.follow(origin=f"http://127.0.0.1:{site.server.port}") as events:
         site.append(1)
