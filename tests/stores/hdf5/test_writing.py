@@ -700,6 +700,28 @@ def test_a_file_that_is_replaced_is_a_new_one(tmp_path: Path) -> None:
     run(tmp_path, work)
 
 
+@pytest.mark.parametrize("when", ["at once", "when it is let go of"])
+def test_a_file_in_the_place_of_one_that_is_written_is_another_state(tmp_path: Path, when: str) -> None:
+    async def work(store: HDF5Store) -> None:
+        done = await store.apply("a.h5", WRITER, [dataset("/x", [1])], create=True)
+        events = store.follow("a.h5", ANYBODY, since=done.tag)
+        for number in (1, 2):
+            with h5py.File(tmp_path / "b.h5", "w") as other:
+                other["x"] = [number]
+            (tmp_path / "b.h5").rename(tmp_path / "a.h5")
+            if when != "at once":
+                await store.release("a.h5", ANYBODY)
+            for _ in range(2):
+                now = await store.state("a.h5", ANYBODY)
+                assert (now.commit, now.tag == done.tag) == (done.number + number, False)
+            told = await anext(events)
+            assert (told.tag, told.complete) == (now.tag, False)
+            await store.release("a.h5", ANYBODY)
+            assert await store.state("a.h5", ANYBODY) == now
+
+    run(tmp_path, work)
+
+
 def test_a_change_by_somebody_else_is_told_once_to_each_who_follows(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
 

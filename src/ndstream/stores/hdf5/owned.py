@@ -35,7 +35,7 @@ from ndstream.errors import (
 from ndstream.stores.hdf5.aside import INLINE, Aside, Laid, inline
 from ndstream.stores.hdf5.descriptors import Descriptor, LiveFile
 from ndstream.stores.hdf5.gate import Gate, Watch, Watches
-from ndstream.stores.hdf5.generation import generation_of
+from ndstream.stores.hdf5.generation import generation_of, identity_of
 from ndstream.stores.hdf5.jobs import Answer, Call
 from ndstream.stores.hdf5.messages import (
     Applied,
@@ -210,10 +210,12 @@ class Owned:
         """Learn what is on disk, and tell which state that is.
 
         What was not left there by an owner process came from another program: it counts as a commit of which nothing
-        more is known, so that nobody takes the file for what it was.
+        more is known, so that nobody takes the file for what it was. So does a file that was put in the place of the
+        one that the owner process has.
         """
-        if not self.active and not self._taking and generation != self._seen:
-            if self._seen:
+        ours = self.active and identity_of(generation) == identity_of(self._base)
+        if not ours and not self._taking and generation != self._seen:
+            if self.ledger.state.generation:
                 self.ledger.commit(State(generation, self.ledger.number + 1), (), complete=False)
             else:
                 self.ledger.begin(generation)
@@ -669,8 +671,9 @@ class Owned:
                     # Who reads goes on, from the file as it is left.
                     with contextlib.nullcontext() if self._descriptor is None else self._descriptor.leaving():
                         await tenure.aclose()
-                    with contextlib.suppress(OSError):
-                        self._seen = generation_of(os.stat(self.path))  # noqa: PTH116  (as above)
+                    if self._is_there():
+                        with contextlib.suppress(OSError):
+                            self._seen = generation_of(os.stat(self.path))  # noqa: PTH116  (as above)
                 finally:
                     self.gate.open()
 
