@@ -332,6 +332,22 @@ def test_an_unchanged_file_is_found_with_one_stat(tree: Path, monkeypatch: pytes
         catalog.locate_file("a/one.h5")
 
 
+def test_a_file_that_is_replaced_while_it_is_looked_up_is_there(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tree / "a" / "one.h5"
+    found = os.open
+
+    def late(place: str, flags: int) -> int:
+        descriptor = found(place, flags)
+        if not replaced:
+            replaced.append(touch(tree / "new", b"22").replace(path))
+        return descriptor
+
+    replaced: list[Path] = []
+    monkeypatch.setattr(os, "open", late)
+    assert Catalog({"": tree}).locate_file("a/one.h5").status.st_size == 2
+    assert replaced
+
+
 def test_trust_in_a_path_ends(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that moved out of the tree, unchanged, and left a link behind: its state alone does not tell."""
     catalog = Catalog({"": tree})

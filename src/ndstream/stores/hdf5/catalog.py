@@ -29,6 +29,7 @@ from ndstream.stores.hdf5.roots import Roots
 
 #: Seconds for which an unchanged file stays confined: after that its path is followed again from the root.
 TRUST = 1.0
+_LOOKS = 16  # at a path whose file is replaced all the time
 _CACHE = 4 * MiB
 _CACHE_ENTRY = 1024  # bytes of one entry with its paths and status, roughly
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES, errno.EPERM})
@@ -227,12 +228,8 @@ class Catalog:
     def _pin(self, path: str, hidden: frozenset[str]) -> tuple[int, str, os.stat_result]:
         """Hold what is at a virtual path without opening it: descriptor, real path and status belong together."""
         place = self._place(path)
+        descriptor, status = _held(place, path)
         try:
-            descriptor = os.open(place, os.O_PATH | os.O_CLOEXEC)
-        except OSError as error:
-            raise _translated(error, path) from None
-        try:
-            status = os.fstat(descriptor)
             real = real_path(descriptor)
             if not status.st_nlink or not is_text(real) or not self.roots.admits(real, hidden):
                 raise _not_found(path)
@@ -296,6 +293,27 @@ class Catalog:
             except OSError:  # NotFound is one: hidden, or a root that went away while we serve
                 continue
         return Directory(path="", size=size, files=files, directories=directories)
+
+
+def _held(place: str, path: str) -> tuple[int, os.stat_result]:
+    """Hold what is at a path on disk, and tell its status.
+
+    What was removed before we have looked at it is not what is there: another file has been put in its place, perhaps.
+    """
+    for _ in range(_LOOKS - 1):
+        descriptor, status = _opened(place, path)
+        if status.st_nlink:
+            return descriptor, status
+        os.close(descriptor)
+    return _opened(place, path)
+
+
+def _opened(place: str, path: str) -> tuple[int, os.stat_result]:
+    try:
+        descriptor = os.open(place, os.O_PATH | os.O_CLOEXEC)
+    except OSError as error:
+        raise _translated(error, path) from None
+    return descriptor, os.fstat(descriptor)
 
 
 def _real_root(name: str, path: Path, count: int) -> str:
