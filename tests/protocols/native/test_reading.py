@@ -112,6 +112,14 @@ def test_many_selections_are_answered_in_their_order(talk: Peer) -> None:
     assert [data for _, data in blocks] == [MATRIX[0].tobytes(), np.array(7).tobytes(), MATRIX[[3, 0], 1:2].tobytes()]
 
 
+def test_small_selections_that_are_much_together_are_refused(peer: MakePeer) -> None:
+    limits = replace(DEFAULT_LIMITS, request_memory=10_000)
+    talk = peer(MemoryStore({"f.h5": Group({"x": Array(np.zeros(1000))})}, limits=limits), limits)
+    assert talk.post("/data/f.h5", {"reads": [{"name": "/x", "select": ":400"}] * 3}).status == 200
+    assert_problem(talk.post("/data/f.h5", {"reads": [{"name": "/x", "select": ":400"}] * 4}), 413, "too-large")
+    assert talk.get("/data/f.h5", "name=/x").status == 200
+
+
 def test_elements_of_variable_length_come_in_frames(talk: Peer) -> None:
     body = talk.get("/data/a/f.h5", "name=/t").body
     length = int.from_bytes(body[4:8], "little")

@@ -71,7 +71,16 @@ _DEEPEST = 64
 _ATTEMPTS = 3  # to open several readings between two commits, before commits wait for it
 _JSON_DATA = 8 * MiB
 _PROMPT = 1024  # members of a group that are encoded in the event loop
-_LIMITS = ("request_body", "spool", "selections", "selection_text", "path_length", "document", "inline_data")
+_LIMITS = (
+    "request_body",
+    "spool",
+    "selections",
+    "selection_text",
+    "path_length",
+    "document",
+    "inline_data",
+    "request_memory",
+)
 
 
 class Stream(Protocol):
@@ -212,7 +221,7 @@ class Native:
         InvalidRequest
             Several are asked for in a form that has place for one.
         TooLarge
-            They are more than `MOST_READS`.
+            They are more than `MOST_READS`, or those of them that are small are too much to be held together.
         Conflict
             The entity tag is not `match`.
         Busy
@@ -242,11 +251,17 @@ class Native:
         state = await self.state(path, access)
         _check_match(path, state, match)
         parts: list[Part] = []
-        tag = state.tag
+        tag, held = state.tag, 0
         async with AsyncExitStack() as opened:
             for read in reads:
                 some, elsewhere = await self._open(path, read, access, media_type, opened)
                 parts += some
+                held += _held(some, media_type)
+                if held > self._limits.request_memory and len(reads) > 1:
+                    raise TooLarge(
+                        f"these selections are more than the {self._limits.request_memory} bytes that one request may "
+                        f"hold (request_memory): ask for fewer at once"
+                    )
                 if elsewhere:
                     tag = ""
             # A reading that is open stays of the state in which it was opened, or fails while it is sent.
@@ -354,6 +369,12 @@ def _type(json: bool) -> str:
 
 def _encoded(document: msgspec.Struct, json: bool) -> bytes:
     return codec.encode_json(document) if json else codec.encode_msgpack(document)
+
+
+def _held(parts: list[Part], media_type: str) -> int:
+    """Bytes that an open selection takes until it is sent; the index of stored chunks is there in three forms."""
+    held = sum(len(part) for part in parts if isinstance(part, bytes | memoryview))
+    return 3 * held if media_type == CHUNKS else held
 
 
 def _is_elsewhere(node: model.Node) -> bool:
