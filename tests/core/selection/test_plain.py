@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ndstream.core.selection import Selection, everything, from_plain, select, to_plain
+from ndstream.core.selection.plain import prepared, takes_long
 from ndstream.errors import InvalidSelection, OutOfBounds, TooLarge
 from ndstream.testing.strategies import numbered, selections, shapes
 
@@ -27,6 +28,36 @@ def test_a_selection_survives_a_message(selection: Selection) -> None:
     back = from_plain(message, selection.source)
     assert back.shape == selection.shape
     assert np.array_equal(back.apply(array), selection.apply(array))
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [
+        None,
+        "1:3, [0,2], -1",
+        "[[0],[1]], [0,2]",
+        {"axes": [[0, 2], {"indices": [2, 0]}, {"starts": [0, 2], "counts": [1, 2]}]},
+        {"axes": [[0, 1], {"indices": np.array([1], "<i8").tobytes()}, [0, 4, 1]], "dropped": [0]},
+    ],
+)
+def test_what_was_prepared_is_the_same_selection(plain: Any) -> None:
+    array = numbered((4, 3, 4))
+    assert np.array_equal(
+        from_plain(prepared(plain), array.shape).apply(array), from_plain(plain, array.shape).apply(array)
+    )
+
+
+@pytest.mark.parametrize("plain", ["1:2,x", {"axes": [{"indices": [1.5]}]}, {"axes": 5}, 5])
+def test_what_is_no_selection_is_refused_when_prepared_too(plain: Any) -> None:
+    with pytest.raises(InvalidSelection):
+        from_plain(prepared(plain), (4,))
+
+
+@pytest.mark.parametrize(("count", "long"), [(3, False), (20_000, True)])
+def test_what_takes_long_is_told(count: int, long: bool) -> None:
+    numbers = list(range(count))
+    for plain in (str(numbers), {"axes": [{"indices": numbers}]}, {"axes": [[0, 1], {"starts": numbers}]}):
+        assert takes_long(plain) == long
 
 
 def test_everything_is_nothing_to_say() -> None:

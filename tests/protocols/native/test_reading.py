@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import h5py
 import msgpack
@@ -14,6 +16,8 @@ import pytest
 from ndstream.core.limits import DEFAULT_LIMITS
 from ndstream.core.model import ExternalLink
 from ndstream.core.ports import Access
+from ndstream.core.selection.plain import prepared
+from ndstream.protocols.native import service
 from ndstream.stores.memory import Array, Group, MemoryStore, Tree
 from ndstream.stores.tree import Member
 
@@ -118,6 +122,24 @@ def test_small_selections_that_are_much_together_are_refused(peer: MakePeer) -> 
     assert talk.post("/data/f.h5", {"reads": [{"name": "/x", "select": ":400"}] * 3}).status == 200
     assert_problem(talk.post("/data/f.h5", {"reads": [{"name": "/x", "select": ":400"}] * 4}), 413, "too-large")
     assert talk.get("/data/f.h5", "name=/x").status == 200
+
+
+def test_what_is_long_is_read_beside_the_event_loop(peer: MakePeer, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.arange(20_000, dtype="<i4")
+    talk = peer(MemoryStore({"f.h5": Group({"x": Array(values)})}))
+    threads: list[threading.Thread] = []
+
+    def noted(plain: Any, **options: Any) -> Any:
+        threads.append(threading.current_thread())
+        return prepared(plain, **options)
+
+    monkeypatch.setattr(service, "prepared", noted)
+    indices = list(range(20_000))[::-1]
+    for select in (str(indices), {"axes": [{"indices": indices}]}):
+        ((_, body),) = talk.post("/data/f.h5", {"reads": [{"name": "/x", "select": select}]}).blocks
+        assert body == values[::-1].tobytes()
+    assert len(threads) == 2
+    assert threading.main_thread() not in threads
 
 
 def test_elements_of_variable_length_come_in_frames(talk: Peer) -> None:

@@ -15,14 +15,15 @@ import numpy as np
 
 from ndstream.core.limits import DEFAULT_LIMITS
 from ndstream.core.selection.axes import Axis, Indices, Picks, Span, Spans
-from ndstream.core.selection.normalise import everything
+from ndstream.core.selection.normalise import everything, select
 from ndstream.core.selection.ranges import check_ranges
 from ndstream.core.selection.selection import Selection
-from ndstream.core.selection.text import parse_selection
+from ndstream.core.selection.text import parse_items, parse_selection
 from ndstream.errors import InvalidSelection, OutOfBounds, TooLarge
 
 _NAMES = frozenset({"axes", "dropped", "joint", "joint_shape", "joint_at"})
 _DEPTH = 32
+_LONG = 1 << 14  # characters of a text, numbers in a list
 
 
 def to_plain(selection: Selection, *, explicit: bool = False) -> dict[str, Any] | None:
@@ -43,13 +44,46 @@ def to_plain(selection: Selection, *, explicit: bool = False) -> dict[str, Any] 
     return plain
 
 
+def takes_long(plain: Any) -> bool:
+    """Whether a plain value is so long that `prepared` should be called in a thread."""
+    if isinstance(plain, str):
+        return len(plain) > _LONG
+    axes = plain.get("axes") if isinstance(plain, dict) else None
+    entries = [entry for entry in axes if isinstance(entry, dict)] if isinstance(axes, list) else []
+    return any(isinstance(numbers, list) and len(numbers) > _LONG for entry in entries for numbers in entry.values())
+
+
+def prepared(plain: Any, *, most: int = DEFAULT_LIMITS.selections) -> Any:
+    """Do what takes long about a plain value and needs no shape; the result is one for `from_plain`.
+
+    Raises
+    ------
+    InvalidSelection, TooLarge
+        As `from_plain`.
+    """
+    if isinstance(plain, str):
+        return parse_items(plain)
+    if not isinstance(plain, dict) or not isinstance(plain.get("axes"), list):
+        return plain
+    return plain | {"axes": [_packed(entry, most) for entry in plain["axes"]]}
+
+
+def _packed(entry: Any, most: int) -> Any:
+    if not isinstance(entry, dict):
+        return entry
+    return {
+        key: _numbers(value, most).astype("<i8").tobytes() if isinstance(value, list) else value
+        for key, value in entry.items()
+    }
+
+
 def from_plain(plain: Any, shape: tuple[int, ...], *, most: int = DEFAULT_LIMITS.selections) -> Selection:
     """Read a selection.
 
     Parameters
     ----------
     plain
-        What `to_plain` made, on whatever way it came; text; or None for everything.
+        What `to_plain` made, on whatever way it came; text; what `prepared` made of these; or None for everything.
     shape
         Of the array that it selects from.
     most
@@ -68,6 +102,8 @@ def from_plain(plain: Any, shape: tuple[int, ...], *, most: int = DEFAULT_LIMITS
         return everything(shape)
     if isinstance(plain, str):
         return parse_selection(plain, shape, most=most)
+    if isinstance(plain, tuple):
+        return select(plain, shape, most=most)
     if not isinstance(plain, dict) or not plain.keys() <= _NAMES or not isinstance(plain.get("axes"), list | tuple):
         raise InvalidSelection("a selection is a map with its axes, a text, or nothing")
     entries = plain["axes"]

@@ -65,13 +65,24 @@ def parse_selection(text: str, shape: tuple[int, ...], *, most: int | None = DEF
     >>> parse_selection("1:5, ::2, -1", (10, 10, 10)).shape
     (4, 5)
     """
+    return select(parse_items(text), shape, most=most)
+
+
+def parse_items(text: str) -> tuple[object, ...]:
+    """Read what `select` makes a selection of, once the shape is known.
+
+    Raises
+    ------
+    InvalidSelection
+        For text that is no selection.
+    """
     items: list[object] = []
     at = 0
     while True:
         item, at = _item(text, at)
         items.append(item)
         if at == len(text):
-            return select(tuple(items), shape, most=most)
+            return tuple(items)
         if text[at] != ",":
             raise _fault(text, at, "',' or the end")
         at += 1

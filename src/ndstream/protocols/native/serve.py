@@ -223,8 +223,7 @@ class Endpoints:
             json = _is_json(asked)
             whole = await read_body(asked.receive, asked.length, self._limits)
             small = len(whole) <= _LONG_REQUEST
-            batch = codec.decode_request(whole, Batch, json=json)
-            batch = Batch(operations=codec.attach(batch.operations, memoryview(b""), json=json), create=batch.create)
+            batch = _document(whole, json) if small else await asyncio.to_thread(_document, whole, json)
         if small:
             # What waits for the disk together is committed together: it should not wait for its turn before. It holds
             # little memory, and there are only so many connections.
@@ -285,6 +284,12 @@ def _check_origin(asked: Asked) -> None:
     origin = asked.header(b"origin")
     if origin and origin.partition("://")[2].lower() != asked.header(b"host").lower():
         raise Forbidden(f"a page of {origin} cannot follow what is here")
+
+
+def _document(body: bytes | bytearray, json: bool) -> Batch:
+    """Take a batch out of a body that is a document."""
+    batch = codec.decode_request(body, Batch, json=json)
+    return Batch(operations=codec.attach(batch.operations, memoryview(b""), json=json), create=batch.create)
 
 
 def _batch(body: memoryview, most: int) -> Batch:

@@ -30,7 +30,7 @@ from ndstream.core.ports import (
     lent_or_read,
 )
 from ndstream.core.selection import Selection
-from ndstream.core.selection.plain import from_plain
+from ndstream.core.selection.plain import from_plain, prepared, takes_long
 from ndstream.errors import (
     Busy,
     Conflict,
@@ -277,8 +277,13 @@ class Native:
         if isinstance(read.select, str) and len(read.select) > self._limits.selection_text:
             raise TooLarge(f"a selection may have {self._limits.selection_text} characters")
 
+        most = self._limits.selections
+        chosen = read.select
+        if takes_long(chosen):
+            chosen = await asyncio.to_thread(prepared, chosen, most=most)
+
         def choose(shape: tuple[int, ...]) -> Selection:
-            return from_plain(read.select, shape, most=self._limits.selections)
+            return from_plain(chosen, shape, most=most)
 
         if media_type == CHUNKS:
             if not isinstance(self._store, StoredChunks):
