@@ -133,6 +133,29 @@ def test_a_transaction_is_there_as_a_whole_or_not_at_all(url: str) -> None:
         file.transaction().__enter__()
 
 
+def test_an_array_that_was_given_to_a_transaction_may_be_used_again(url: str) -> None:
+    file = ndstream.open(url, "f.h5", mode="r+")
+    row = np.zeros(3)
+    with file.transaction():
+        for number in range(4):
+            row[:] = number
+            file["rows"][number] = row
+            file["rows"].append(row)
+            file["rows"].attrs[f"row{number}"] = row
+    np.testing.assert_array_equal(plain(url, "rows")[:, 0], [0, 1, 2, 3, 0, 1, 2, 3])
+    assert [plain(url, "rows").attrs[f"row{number}"][0] for number in range(4)] == [0, 1, 2, 3]
+
+    async def use(file: Any) -> None:
+        rows = await file["rows"]
+        async with file.transaction():
+            for number in range(4):
+                row[:] = 10 + number
+                await rows.write(number, row)
+
+    awaited(url, "f.h5", use)
+    np.testing.assert_array_equal(plain(url, "rows")[:4, 0], [10, 11, 12, 13])
+
+
 def test_an_operation_sees_the_shape_that_one_before_it_in_the_transaction_gave(url: str) -> None:
     rows = ndstream.open(url, "f.h5", mode="r+")["rows"]
     with rows.file.transaction():

@@ -56,7 +56,7 @@ class AsyncWriter:
         self._check()
         batch = _batches.get().get(self)
         if batch is not None:
-            batch.add(operation, told)
+            batch.keep(operation, told)
             return None
         batch = Batch()
         batch.add(operation, told)

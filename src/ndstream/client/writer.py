@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
+import msgspec
+
 from ndstream.client.connection import Connection
 from ndstream.client.described import DescribedDataset
-from ndstream.core.operations import Committed, Operation, Outcome, Resize
+from ndstream.core.operations import Committed, Operation, Outcome, Payload, Resize, with_payloads
 from ndstream.errors import InvalidRequest
 
 Told: TypeAlias = Callable[[Outcome], None]
@@ -51,6 +53,16 @@ class Batch:
             self.shapes[operation.name] = operation.shape
         self._told.append(told)
 
+    def keep(self, operation: Operation, told: Told = nobody) -> None:
+        """Add an operation that is sent later, with a copy of its data: its arrays are the caller's to use again.
+
+        Raises
+        ------
+        InvalidRequest
+            The transaction has ended.
+        """
+        self.add(with_payloads(operation, _owned), told)
+
     def tell(self, committed: Committed) -> tuple[Outcome, ...]:
         """Tell everybody what came of it; outcomes in the order of the operations."""
         for told, outcome in zip(self._told, committed.outcomes, strict=True):
@@ -91,9 +103,12 @@ class Writer:
         NDStreamError
             See `Connection.apply`.
         """
-        batch = self._batch or Batch()
+        if self._batch is not None:
+            self._batch.keep(operation, told)
+            return None
+        batch = Batch()
         batch.add(operation, told)
-        return None if batch is self._batch else self._commit(batch)[0]
+        return self._commit(batch)[0]
 
     def shape_of(self, dataset: DescribedDataset) -> tuple[int, ...] | None:
         """Shape that the next operation will find."""
@@ -124,3 +139,9 @@ class Writer:
         committed = self._connection.apply(self._path, batch.operations)
         self.commits += 1
         return batch.tell(committed)
+
+
+def _owned(payload: Payload) -> Payload:
+    if isinstance(payload.data, bytes | list):
+        return payload
+    return msgspec.structs.replace(payload, data=bytes(payload.data))

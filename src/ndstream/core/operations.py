@@ -7,6 +7,7 @@ followed, an external link never is (`Forbidden`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -169,6 +170,19 @@ Operation: TypeAlias = (
     | SetAttributes
     | DeleteAttributes
 )
+
+
+def with_payloads(operation: Operation, change: Callable[[Payload], Payload]) -> Operation:
+    """Make the same operation with other payloads: what `change` gives for each of its own."""
+    if isinstance(operation, SetAttributes):
+        values = {name: change(payload) for name, payload in operation.values.items()}
+        return msgspec.structs.replace(operation, values=values)
+    data = getattr(operation, "data", None)
+    if isinstance(data, Payload):
+        payload = change(data)
+        return operation if payload is data else msgspec.structs.replace(operation, data=payload)
+    assert data is None or isinstance(operation, CreateDataset)
+    return operation
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -24,7 +24,7 @@ from ndstream.core.dtypes import (
     item_size,
     to_numpy,
 )
-from ndstream.core.operations import Committed, CreateDataset, Event, Operation, Payload, SetAttributes
+from ndstream.core.operations import Committed, Event, Operation, Payload, with_payloads
 from ndstream.errors import InvalidRequest, NDStreamError, NotFound, ProtocolError, UnsupportedDType
 from ndstream.protocols.native.messages import (
     Batch,
@@ -223,7 +223,7 @@ def detach(operations: tuple[Operation, ...], most: int) -> tuple[tuple[Operatio
         at += len(body)
         return msgspec.structs.replace(payload, data=place)
 
-    return tuple([_with_payloads(operation, take) for operation in operations]), bodies
+    return tuple([with_payloads(operation, take) for operation in operations]), bodies
 
 
 def attach(operations: tuple[Operation, ...], bodies: memoryview, *, json: bool = False) -> tuple[Operation, ...]:
@@ -250,7 +250,7 @@ def attach(operations: tuple[Operation, ...], bodies: memoryview, *, json: bool 
             data = bodies[place.at : place.at + place.nbytes]
         return _checked(payload, _from_json(payload.dtype, data) if json else data)
 
-    return tuple([_with_payloads(operation, put) for operation in operations])
+    return tuple([with_payloads(operation, put) for operation in operations])
 
 
 def _place(data: dict[Any, Any]) -> Place:
@@ -326,18 +326,6 @@ def _packed(dtype: DType, shape: tuple[int, ...], values: list[Any]) -> bytes:
     if array.size != prod(shape) * prod(spelled.shape):
         raise InvalidRequest(f"{array.size} values do not make the shape {shape}")
     return array.tobytes()
-
-
-def _with_payloads(operation: Operation, change: Callable[[Payload], Payload]) -> Operation:
-    if isinstance(operation, SetAttributes):
-        values = {name: change(payload) for name, payload in operation.values.items()}
-        return msgspec.structs.replace(operation, values=values)
-    data = getattr(operation, "data", None)
-    if isinstance(data, Payload):
-        payload = change(data)
-        return operation if payload is data else msgspec.structs.replace(operation, data=payload)
-    assert data is None or isinstance(operation, CreateDataset)
-    return operation
 
 
 # -- events --
