@@ -19,6 +19,7 @@ from ndstream.testing.strategies import expected, keys, numbered
 
 SHAPE = (7, 6, 5)
 RECORD = np.dtype([("id", "<i4"), ("place", ">f8", (2,)), ("tag", "S3")])
+MIXED = np.dtype([("name", h5py.string_dtype()), ("some", h5py.vlen_dtype("<i2")), ("n", "<i4"), ("pair", "<f4", (2,))])
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +30,8 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         file["line"] = np.arange(100_000, dtype=">f4")
         file["flags"] = np.arange(1000) % 3 == 0
         file["records"] = np.array([(n, (n, -n), b"x%d" % n) for n in range(50)], RECORD)
+        mixed = file.create_dataset("mixed", (2,), MIXED)
+        mixed[:] = [("one", np.array([1, 2], "<i2"), 1, (1, 2)), ("two", np.array([3], "<i2"), 2, (3, 4))]
         file["text"] = np.array([f"Größe {n}" for n in range(20)], object)
         file["fixed"] = np.array([b"ab", b"c"], "S4")
         file["scalar"] = 4.5
@@ -114,6 +117,9 @@ def test_members_of_records_are_read_by_name(remote: Any, local: Any) -> None:
     np.testing.assert_array_equal(records["id", "tag"], local["records"]["id", "tag"])
     np.testing.assert_array_equal(records.fields("place")[:2], local["records"].fields("place")[:2])
     np.testing.assert_array_equal(records.fields(["tag", "id"])[::5], local["records"].fields(["tag", "id"])[::5])
+    for name in MIXED.names or ():
+        np.testing.assert_array_equal(remote["mixed"][1, name], local["mixed"][1, name])
+        assert type(remote["mixed"][1, name]) is type(local["mixed"][1, name])
     with pytest.raises(ValueError, match="colour"):
         records["colour"]
     with pytest.raises(TypeError):

@@ -105,7 +105,8 @@ class FieldsView(View):
         """Read as `RemoteDataset.__getitem__`; whole records travel."""
         records = self._dataset.read(key)
         if isinstance(self._names, str):
-            return records[self._names].copy()
+            found = records[self._names]
+            return found.copy() if isinstance(found, np.ndarray) else found
         result = np.empty(np.shape(records), self.dtype)
         for name in self._names:
             result[name] = records[name]
