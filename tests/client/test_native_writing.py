@@ -115,6 +115,30 @@ def test_what_many_require_is_made_once(url: str) -> None:
     awaited(url, "f.h5", use)
 
 
+def test_attributes_that_are_held_know_of_their_changes(url: str) -> None:
+    file = ndstream.open(url, "f.h5", mode="r+")
+    for owner in [file["rows"], file["g"], file]:
+        attributes = owner.attrs
+        attributes["n"] = 1
+        attributes["n"] += 1
+        attributes["unit"] = "mm"
+        assert dict(attributes) == dict(owner.attrs) == {"n": 2, "unit": "mm"}
+        assert attributes.pop("n") == 2
+        attributes.update(a=1, b=2)
+        attributes.clear()
+        assert not attributes
+        assert not owner.attrs
+
+    async def use(file: Any) -> None:
+        for owner in [await file["rows"], await file["g"]]:
+            attributes = owner.attrs
+            await attributes.update(n=1, unit="mm")
+            await attributes.delete("unit")
+            assert dict(attributes) == dict(owner.attrs) == {"n": 1}
+
+    awaited(url, "f.h5", use)
+
+
 def test_a_transaction_is_there_as_a_whole_or_not_at_all(url: str) -> None:
     file = ndstream.open(url, "f.h5", mode="r+")
     with file.transaction():

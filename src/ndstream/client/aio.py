@@ -214,7 +214,7 @@ class AsyncGroup(_Members):
     @property
     def attrs(self) -> AsyncAttributes:
         """Attributes."""
-        return AsyncAttributes(self.described.attributes, self.name, self._change)
+        return AsyncAttributes(self, self._change)
 
     def keys(self) -> list[str]:
         """Names of the members, in order."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
 from contextlib import aclosing
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -27,14 +27,31 @@ from ndstream.errors import InvalidRequest, InvalidSelection, NotFound
 _ITERATED = 1 * MiB
 
 
+class _Changeable(Protocol):
+    """What has attributes, and learns what is done to them."""
+
+    @property
+    def name(self) -> str:
+        """Absolute path inside the file."""
+        ...
+
+    @property
+    def described(self) -> model.Group | model.Dataset:
+        """What is known of it."""
+        ...
+
+
 class AsyncAttributes(RemoteAttributes):
     """Attributes that are here already; those of a file that is open for writing can be set and deleted."""
 
-    def __init__(
-        self, described: Mapping[str, model.Attribute], owner: str, change: Callable[[Operation], Awaitable[Any]]
-    ) -> None:
-        super().__init__(described, owner)
+    def __init__(self, owner: _Changeable, change: Callable[[Operation], Awaitable[Any]]) -> None:
+        super().__init__({}, owner.name)
+        self._object = owner
         self._change = change
+
+    def described(self) -> Mapping[str, model.Attribute]:
+        """What is known of the attributes, see `RemoteAttributes.described`."""
+        return self._object.described.attributes
 
     async def update(self, other: Any = (), /, **values: Any) -> None:
         """Set attributes in one commit; those of the same name are replaced, whatever their type.
@@ -63,7 +80,7 @@ class AsyncAttributes(RemoteAttributes):
         ------
         InvalidRequest, UnsupportedDType, Forbidden
         """
-        await self._change(changes.modify_attribute(self._owner, name, self._described.get(name), value))
+        await self._change(changes.modify_attribute(self._owner, name, self.described().get(name), value))
 
     async def delete(self, *names: str) -> None:
         """Remove attributes in one commit.
@@ -89,7 +106,7 @@ class AsyncDataset(DescribedDataset):
     @property
     def attrs(self) -> AsyncAttributes:  # may change: not to be cached
         """Attributes, as they were looked up, or set through this very object."""
-        return AsyncAttributes(self._described.attributes, self.name, self._change)
+        return AsyncAttributes(self, self._change)
 
     def __getitem__(self, key: Any) -> Read:
         """Read a part of the data when awaited; indices as those of `ndstream.client.datasets.RemoteDataset`.

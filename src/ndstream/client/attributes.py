@@ -34,25 +34,25 @@ class RemoteAttributes(Mapping[str, Any]):
             The server or this client cannot read it; the message says why.
         """
         try:
-            attribute = self._described[name]
+            attribute = self.described()[name]
         except KeyError:
             raise NotFound(f"{self._owner} has no attribute {name!r}") from None
         return _value(attribute, name, self._owner)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._described)
+        return iter(self.described())
 
     def __len__(self) -> int:
-        return len(self._described)
+        return len(self.described())
 
     def __contains__(self, name: object) -> bool:
-        return name in self._described
+        return name in self.described()
 
     def __repr__(self) -> str:
-        return f"<Attributes of {self._owner}: {', '.join(self._described) or 'none'}>"
+        return f"<Attributes of {self._owner}: {', '.join(self.described()) or 'none'}>"
 
     def _ipython_key_completions_(self) -> list[str]:
-        return list(self._described)
+        return list(self.described())
 
     def described(self) -> Mapping[str, Attribute]:
         """What is known of the attributes: exact types, shapes and elements."""

@@ -5,7 +5,7 @@ Every statement is a commit of its own, durable when it returns; ``with file.tra
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, Self
@@ -40,11 +40,15 @@ NEW = "0"
 
 
 class WritableAttributes(RemoteAttributes, MutableMapping[str, Any]):
-    """Attributes that can be set and deleted."""
+    """Attributes that can be set and deleted; what is known of them is looked up again after every change."""
 
-    def __init__(self, owner: WritableGroup | WritableDataset, described: dict[str, model.Attribute]) -> None:
-        super().__init__(described, owner.name)
+    def __init__(self, owner: WritableGroup | WritableDataset) -> None:
+        super().__init__({}, owner.name)
         self._object = owner
+
+    def described(self) -> Mapping[str, model.Attribute]:
+        """What is known of the attributes, see `RemoteAttributes.described`."""
+        return self._object.load().attributes
 
     def __setitem__(self, name: str, value: Any) -> None:
         """Set an attribute; one of that name is replaced, whatever its type."""
@@ -99,9 +103,13 @@ class WritableDataset(RemoteDataset):
     @property
     def attrs(self) -> WritableAttributes:  # may change: not to be cached
         """Attributes."""
+        return WritableAttributes(self)
+
+    def load(self) -> model.Dataset:
+        """Describe the dataset, by a request if something was changed since it was looked up."""
         if self._known != self._writer.commits:
             self.refresh()
-        return WritableAttributes(self, self._described.attributes)
+        return self._described
 
     def __setitem__(self, key: Any, value: Any) -> None:
         """Write a part of the data; the value is broadcast, numbers are converted as h5py does.
@@ -180,7 +188,7 @@ class WritableGroup(RemoteGroup, MutableMapping[str, Any]):
     @property
     def attrs(self) -> WritableAttributes:  # may change: not to be cached
         """Attributes."""
-        return WritableAttributes(self, self.load().attributes)
+        return WritableAttributes(self)
 
     def load(self) -> model.Group:
         """Describe the group, by a request if that was not done since the last change."""
