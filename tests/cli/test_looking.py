@@ -136,6 +136,12 @@ def test_rows_are_printed_as_csv(tree: Tree, run: Run) -> None:
     assert run("cat", "--csv", f"{tree.file}::/scalar").out == "7\n"
 
 
+def test_a_single_text_is_printed_as_csv(run: Run) -> None:
+    with h5py.File("single.h5", "w") as file:
+        file["title"] = "one, two"
+    assert run("cat", "--csv", "single.h5::/title").out == '"one, two"\n'
+
+
 def test_three_axes_are_no_csv(tree: Tree, run: Run) -> None:
     done = run("cat", "--csv", f"{tree.file}::/g/cube")
     assert (done.code, done.out) == (1, "")

@@ -61,7 +61,9 @@ class Extract:
         """Read a part of the result, one slice per axis of it."""
         rank = len(self.selection.shape)
         taken = self._take(self.selection.compose(select(key[:rank], self.selection.shape)))
-        return taken[(*[slice(None)] * rank, *key[rank:])]
+        inside: tuple[Any, ...] = (*[slice(None)] * rank, *key[rank:], ...)
+        found: NDArray[Any] = taken[inside]
+        return found
 
     def pieces(self) -> Iterator[tuple[tuple[slice, ...], NDArray[Any]]]:
         """Read all, in C order of the result: where each piece goes, and its elements. Of bounded memory."""
