@@ -85,6 +85,7 @@ def _local(path: str = "local.h5") -> None:
         colours[...] = [1, 2, 1]
         frames = np.repeat(np.arange(4, dtype="u2"), 64).reshape(4, 8, 8)
         group.create_dataset("frames", data=frames, chunks=(1, 8, 8), **hdf5plugin.Bitshuffle())
+        group.create_dataset("triples", (2,), np.dtype(("i4", (3,))))[...] = np.arange(6).reshape(2, 3)
         file["again"] = table
         file["soft"] = h5py.SoftLink("/g/table")
         file["nothing"] = h5py.Empty("f4")

@@ -330,7 +330,10 @@ def _name(item: tuple[str, Node]) -> bytes:
 
 
 def like(described: Dataset, name: str) -> CreateDataset:
-    """Make a dataset of the type, shape and storage of another, without its data."""
+    """Make a dataset of the type, shape and storage of another, without its data.
+
+    Zeros need not be asked for as fill value, and not of every type they can be.
+    """
     return CreateDataset(
         name=name,
         dtype=described.dtype,
@@ -338,7 +341,7 @@ def like(described: Dataset, name: str) -> CreateDataset:
         maxshape=described.maxshape,
         chunks=described.chunks,
         filters=tuple([msgspec.structs.replace(each, options=each.asked) for each in described.filters]),
-        fill=described.fill,
+        fill=described.fill if described.fill and any(described.fill) else None,
     )
 
 
