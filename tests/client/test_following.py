@@ -6,7 +6,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import aclosing, closing, suppress
+from contextlib import AsyncExitStack, aclosing, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -231,3 +231,22 @@ def test_a_task_goes_on_when_the_server_is_back(url: str, gap: Gap) -> None:
 
     asyncio.run(asyncio.wait_for(main(), 60))
     assert not gap.lost[b"POST /v1/data"]
+
+
+def test_any_number_of_followers_leave_connections_to_others(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ndstream.transports.aio._POOLED", 2)
+
+    async def main() -> None:
+        async with ndstream.aopen(url, "f.h5", mode="r+") as file, AsyncExitStack() as followed:
+            x = await file["g/x"]
+            each = [await followed.enter_async_context(aclosing(x.follow())) for _ in range(4)]
+            firsts = [asyncio.ensure_future(anext(rows)) for rows in each]
+            number = 0
+            while not all(first.done() for first in firsts):
+                number += 1
+                await x.append([number])
+                await asyncio.wait(firsts, timeout=0.1)
+            for first in firsts:
+                assert (await first)[0] <= number
+
+    asyncio.run(asyncio.wait_for(main(), 60))

@@ -46,6 +46,8 @@ class AioConnection:
         self.server = server
         headers = {"User-Agent": AGENT} | credentials.headers()
         self._http = AioTransport(server, headers=headers, verify=verify, limits=limits)
+        # Who follows keeps a connection for as long: it must be none that others wait for.
+        self._followers = AioTransport(server, headers=headers, verify=verify, limits=limits, most=0)
         self._flows = NativeFlows(server, limits)
         self.counters = Counters()
         self.blocks = BlockCache(limits.block_cache, self.counters) if limits.block_cache else None
@@ -88,7 +90,7 @@ class AioConnection:
         commits = Commits(self._flows, path, since)
         while True:
             try:
-                async with self._http.begin(commits.begin) as exchange:
+                async with self._followers.begin(commits.begin) as exchange:
                     while True:
                         for event in commits.take(await exchange.read_some(PIECE)):
                             yield event
@@ -116,4 +118,7 @@ class AioConnection:
 
     async def aclose(self) -> None:
         """Close all network connections."""
-        await self._http.aclose()
+        try:
+            await self._http.aclose()
+        finally:
+            await self._followers.aclose()

@@ -129,6 +129,8 @@ class AioTransport:
     ----------
     base, headers, verify, limits
         See `ndstream.transports.http.HTTPTransport`.
+    most : int, optional
+        Connections at once, 0 for any number.
 
     Notes
     -----
@@ -143,8 +145,10 @@ class AioTransport:
         headers: Mapping[str, str] | None = None,
         verify: bool | str = True,
         limits: Limits = DEFAULT_LIMITS,
+        most: int | None = None,
     ) -> None:
         self.base = base
+        self._most = _POOLED if most is None else most
         self._headers = dict(headers or {})
         self._verify = verify
         self.limits = limits
@@ -260,7 +264,7 @@ class AioTransport:
     def _connected(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=_POOLED, ssl=_tls(self._verify)),
+                connector=aiohttp.TCPConnector(limit=self._most, ssl=_tls(self._verify)),
                 timeout=aiohttp.ClientTimeout(
                     total=None, sock_connect=self.limits.connect_timeout, sock_read=self.limits.read_timeout
                 ),
