@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import ndstream
-from ndstream.errors import ConnectFailed, InvalidRequest, NotFound, OutOfBounds, UnsupportedMediaType
+from ndstream.errors import ConnectFailed, InvalidRequest, InvalidSelection, NotFound, OutOfBounds, UnsupportedMediaType
 from ndstream.testing.fixtures import ServerFactory
 
 Use = Callable[[Any], Awaitable[None]]
@@ -70,6 +70,7 @@ def test_everything_is_as_h5py_reads_it(with_root: Callable[[Use], None], local:
             np.testing.assert_array_equal(rows, expected["x"][()])
             first, last = await file.read_many([(x, 0), (x, -1)])
             np.testing.assert_array_equal([first, last], expected["x"][()][[0, -1]])
+            assert await file.read_many([]) == []
 
     with_root(use)
 
@@ -85,6 +86,11 @@ def test_groups_and_directories_are_mappings_of_names(with_root: Callable[[Use],
         assert await (await (await group["g"])["deep/s"])[()] == 7.5
         null = await group["null"]
         assert (await null[()]).shape is None
+        assert (await null[...,]).shape is None
+        with pytest.raises(InvalidSelection):
+            await null[np.array([1])]
+        scalar = await group["g/deep/s"]
+        assert isinstance(await scalar[...,], np.ndarray)
 
     with_root(use)
 

@@ -324,7 +324,8 @@ class AsyncFile(_Members):
         selections = [(dataset, select(key, dataset.shape or ())) for dataset, key in wanted]
         results = [np.empty(chosen.shape + dataset.dtype.shape, dataset.dtype.base) for dataset, chosen in selections]
         reads = [(dataset.name, chosen, out) for (dataset, chosen), out in zip(selections, results, strict=True)]
-        await self.connection.read_many(self.file_path, reads)
+        if reads:
+            await self.connection.read_many(self.file_path, reads)
         return results
 
     def follow(self, since: int | str | None = None) -> AsyncIterator[Event]:

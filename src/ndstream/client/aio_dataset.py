@@ -16,13 +16,12 @@ from ndstream.client.aio_connection import AioConnection
 from ndstream.client.aio_writer import AsyncWriter
 from ndstream.client.attributes import RemoteAttributes
 from ndstream.client.described import DescribedDataset
-from ndstream.client.empty import Empty
 from ndstream.client.values import taken
 from ndstream.core import model
 from ndstream.core.limits import MiB
 from ndstream.core.operations import DeleteAttributes, Operation, Outcome, SetAttributes
 from ndstream.core.selection import select
-from ndstream.errors import InvalidRequest, InvalidSelection, NotFound
+from ndstream.errors import InvalidRequest, NotFound
 
 _ITERATED = 1 * MiB
 
@@ -141,9 +140,7 @@ class AsyncDataset(DescribedDataset):
         NDStreamError
         """
         if self.shape is None:
-            if key is Ellipsis or key == ():
-                return Empty(self.dtype)
-            raise InvalidSelection(f"{self.name}: a null dataspace has no elements to select")
+            return self.nothing(key)
         selection = select(key, self.shape)
         wanted = np.dtype(dtype) if dtype is not None else self.dtype
         shape = selection.shape + wanted.shape
@@ -157,7 +154,7 @@ class AsyncDataset(DescribedDataset):
             result[...] = taken(selection, self.data)
         else:
             await self.connection.read(self.file_path, self.name, selection, result, self._described)
-        return result if result.ndim or out is not None or (self.shape == () and key is Ellipsis) else result[()]
+        return result if out is not None else self.found(key, result)
 
     async def write(self, key: Any, value: Any) -> None:
         """Write a part of the data, durably; the value is broadcast, numbers are converted as h5py does.

@@ -13,7 +13,6 @@ from numpy.typing import DTypeLike, NDArray
 from ndstream.client import display
 from ndstream.client.connection import Connection
 from ndstream.client.described import DescribedDataset
-from ndstream.client.empty import Empty
 from ndstream.client.gathering import gather
 from ndstream.client.values import array_of, taken
 from ndstream.client.views import CastView, FieldsView, TextView
@@ -119,12 +118,11 @@ class RemoteDataset(DescribedDataset):
         """
         wanted = self.dtype if dtype is None else np.dtype(dtype)
         if self.shape is None:
-            return self._empty(key)
+            return self.nothing(key)
         selection = select(key, self.shape)
         result: NDArray[Any] = np.empty(selection.shape + wanted.shape, wanted.base)
         self.fetch(selection, result)
-        scalar = not result.ndim and not (self.shape == () and _is_ellipsis(key))
-        return result[()] if scalar else result
+        return self.found(key, result)
 
     def read_direct(self, array: NDArray[Any], source_sel: Any = None, dest_sel: Any = None) -> None:
         """Read into an array that is there already: much faster than into a new one.
@@ -326,11 +324,6 @@ class RemoteDataset(DescribedDataset):
         described: Dataset = self._described
         return self.connection.server, self.file_path, described.address or self.name
 
-    def _empty(self, key: Any) -> Empty:
-        if key == () or _is_ellipsis(key):
-            return Empty(self.dtype)
-        raise InvalidSelection(f"{self.name}: a null dataspace has no elements to select")
-
     def _check_cast(self, target: np.dtype[Any]) -> None:
         if target != self.dtype.base and not np.can_cast(self.dtype.base, target, "safe"):
             raise UnsupportedDType(f"{self.name}: values of type {self.dtype} do not all fit into {target}")
@@ -422,10 +415,6 @@ def _over_chunks(bounds: Sequence[tuple[int, int]], chunks: Sequence[int]) -> It
             slice(max(start, (start // size + at) * size), min(stop, (start // size + at + 1) * size), 1)
             for (start, stop), size, at in zip(bounds, chunks, position, strict=True)
         )
-
-
-def _is_ellipsis(key: Any) -> bool:
-    return key is Ellipsis or (isinstance(key, tuple) and len(key) == 1 and key[0] is Ellipsis)
 
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:

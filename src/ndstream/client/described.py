@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndstream.client.attributes import RemoteAttributes
+from ndstream.client.empty import Empty
 from ndstream.client.pipeline import Pipeline
 from ndstream.client.values import array_of, read_type
 from ndstream.core.dtypes import String, to_numpy
 from ndstream.core.model import Dataset
+from ndstream.errors import InvalidSelection
 
 
 class DescribedDataset:
@@ -64,6 +66,23 @@ class DescribedDataset:
     def attrs(self) -> RemoteAttributes:
         """Attributes."""
         return RemoteAttributes(self._described.attributes, str(self.name))
+
+    def nothing(self, key: Any) -> Empty:
+        """What indexing gives of a null dataspace, in which only everything can be selected.
+
+        Raises
+        ------
+        InvalidSelection
+        """
+        if _is_ellipsis(key) or (isinstance(key, tuple) and not key):
+            return Empty(self.dtype)
+        raise InvalidSelection(f"{self.name}: a null dataspace has no elements to select")
+
+    def found(self, key: Any, elements: NDArray[Any]) -> Any:
+        """What indexing gives of the elements that were read: a scalar when every axis has an integer."""
+        if elements.ndim or (self.shape == () and _is_ellipsis(key)):
+            return elements
+        return elements[()]
 
     @property
     def described(self) -> Dataset:
@@ -146,6 +165,10 @@ class DescribedDataset:
     def is_scale(self) -> bool:
         """Whether this is a dimension scale."""
         return "CLASS" in self.attrs and self.attrs["CLASS"] == b"DIMENSION_SCALE"
+
+
+def _is_ellipsis(key: Any) -> bool:
+    return key is Ellipsis or (isinstance(key, tuple) and len(key) == 1 and key[0] is Ellipsis)
 
 
 def _blank(dtype: np.dtype[Any]) -> Any:
