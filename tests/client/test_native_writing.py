@@ -157,6 +157,18 @@ def test_a_transaction_is_there_as_a_whole_or_not_at_all(url: str) -> None:
         file.transaction().__enter__()
 
 
+def test_what_made_a_commit_fail_is_seen(url: str) -> None:
+    file, other = [ndstream.open(url, "f.h5", mode="r+") for _ in range(2)]
+    assert "new" not in file
+    assert "deep" not in file["g"]
+    other["new"] = 1
+    other["g/deep"] = 2
+    with pytest.raises(Exists):
+        file["new"] = 3
+    assert file["new"][()] == 1
+    assert file["g/deep"][()] == 2
+
+
 def test_an_array_that_was_given_to_a_transaction_may_be_used_again(url: str) -> None:
     file = ndstream.open(url, "f.h5", mode="r+")
     row = np.zeros(3)

@@ -257,7 +257,7 @@ class WritableGroup(RemoteGroup, MutableMapping[str, Any]):
             try:
                 return self.create_dataset(name, shape, dtype, **options)
             except Exists:
-                self.refresh()  # somebody was quicker
+                pass  # somebody was quicker
         found: WritableDataset = self[name]
         changes.check_required(found, self._below(name), shape, dtype, exact=exact)
         return found

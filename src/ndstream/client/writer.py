@@ -76,7 +76,7 @@ class Writer:
     Attributes
     ----------
     commits : int
-        How many this writer has made: who remembers something looks again when the number has changed.
+        How many this writer has asked for: who remembers something looks again when the number has changed.
     """
 
     def __init__(self, connection: Connection, path: str) -> None:
@@ -136,8 +136,11 @@ class Writer:
             self._commit(batch)
 
     def _commit(self, batch: Batch) -> tuple[Outcome, ...]:
-        committed = self._connection.apply(self._path, batch.operations)
-        self.commits += 1
+        try:
+            committed = self._connection.apply(self._path, batch.operations)
+        finally:
+            # One that failed may be done all the same, or have failed because of what others did.
+            self.commits += 1
         return batch.tell(committed)
 
 
