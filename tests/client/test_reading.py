@@ -174,6 +174,15 @@ def test_what_other_files_have_a_part_in_is_not_kept(served: LocalServer, root: 
         _write(root / "source.h5", np.full((2000, 100), value + 1, "<f4"))
 
 
+def test_what_is_read_in_a_type_of_before_is_not_given_to_others(served: LocalServer, root: Path) -> None:
+    _write(root / "typed.h5", np.arange(10000).reshape(100, 100))
+    before = ndstream.open(served.url, "typed.h5", block_cache=1 << 20, data_size_limit=0)["plain"]
+    _write(root / "typed.h5", np.arange(10000).reshape(100, 100) + 0.5)
+    np.testing.assert_array_equal(before[0, :3], [0, 1, 2])
+    now = ndstream.open(served.url, "typed.h5", block_cache=1 << 20, data_size_limit=0)["plain"]
+    np.testing.assert_array_equal(now[0, :3], [0.5, 1.5, 2.5])
+
+
 def test_nothing_is_kept_unless_it_is_asked_for(served: LocalServer) -> None:
     assert ndstream.open(served.url, "f.h5").connection.blocks is None
 

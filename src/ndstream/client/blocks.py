@@ -32,7 +32,7 @@ _ENTRY = 512  # bytes that an entry takes besides its elements
 _ATTEMPTS = 3
 
 Box: TypeAlias = "tuple[tuple[int, int], ...]"
-Key: TypeAlias = "tuple[str, str, Box]"
+Key: TypeAlias = "tuple[str, str, np.dtype[Any], Box]"
 
 
 class BlockCache:
@@ -67,15 +67,17 @@ class BlockCache:
         if shape is None or found is None:
             return False
         boxes = [_box(part, shape, wanted.selection.source) for part in found]
+        # Who has not looked for long may take the elements for others than they are now: those blocks are not for all.
+        dtype = to_numpy(described.dtype)
         for _ in range(_ATTEMPTS):
             state = self.state(path)
-            blocks = {box: self._take((f"{path}\0{state}", wanted.name, box)) for box in boxes}
+            blocks = {box: self._take((f"{path}\0{state}", wanted.name, dtype, box)) for box in boxes}
             missing = {box: _empty(box, described) for box, block in blocks.items() if block is None}
             self._counters.add("block_cache_hits", len(blocks) - len(missing))
             self._counters.add("block_cache_misses", len(missing))
             if missing:
                 try:
-                    yield from self._fetch(flows, path, wanted, missing, state)
+                    yield from self._fetch(flows, path, wanted, dtype, missing, state)
                 except Conflict:
                     self._moved(path, None)
                     continue
@@ -97,7 +99,13 @@ class BlockCache:
         return self._states.get(path)
 
     def _fetch(
-        self, flows: NativeFlows, path: str, wanted: Wanted, missing: dict[Box, NDArray[Any]], state: str | None
+        self,
+        flows: NativeFlows,
+        path: str,
+        wanted: Wanted,
+        dtype: np.dtype[Any],
+        missing: dict[Box, NDArray[Any]],
+        state: str | None,
     ) -> Course[None]:
         """Read blocks, all of one state, and keep them, unless other files have a part in them."""
         source = wanted.selection.source
@@ -110,7 +118,7 @@ class BlockCache:
             return
         self._moved(path, str(found))
         for box, block in missing.items():
-            self._put((f"{path}\0{found}", wanted.name, box), block)
+            self._put((f"{path}\0{found}", wanted.name, dtype, box), block)
 
     def _parts(self, selection: Selection, shape: tuple[int, ...], described: Dataset) -> list[Part] | None:
         """Blocks that a selection touches; None when they are too many to be kept."""
