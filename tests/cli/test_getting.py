@@ -181,3 +181,12 @@ def test_numbers_of_an_enumeration_become_an_array_file(run: Run) -> None:
 def test_a_pipe_is_not_waited_for(run: Run) -> None:
     os.mkfifo("pipe")
     assert run("ls", "pipe").error == "ndstream: pipe: a pipe is no HDF5 file\n"
+
+
+def test_dates_become_an_array_file(run: Run) -> None:
+    dates = np.array(["2020-01-01", "1969-12-31"], "M8[s]")
+    with h5py.File("local.h5", "w") as file:
+        file["dates"] = dates.astype(h5py.opaque_dtype(dates.dtype))
+    assert run("get", "local.h5::/dates", "-o", "dates.npy").error == ""
+    np.testing.assert_array_equal(np.load("dates.npy"), dates)
+    assert run("cat", "--raw", "local.h5::/dates").raw == dates.tobytes()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import sys
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ndstream.cli.extract import Extract
 from ndstream.cli.plain import plain
@@ -45,4 +47,9 @@ def write_raw(extract: Extract) -> None:
         raise UnsupportedDType(f"{extract.dataset.name}: elements of variable length have no common form as bytes")
     little = extract.dtype.newbyteorder("<")
     for _, values in extract.pieces():
-        sys.stdout.buffer.write(np.ascontiguousarray(values, dtype=little).data)
+        sys.stdout.buffer.write(as_bytes(values.astype(little, copy=False)))
+
+
+def as_bytes(values: NDArray[Any]) -> memoryview:
+    """Bytes of elements in C order; numpy itself has none of dates."""
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data

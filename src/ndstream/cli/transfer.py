@@ -13,6 +13,7 @@ import numpy as np
 from ndstream.cli.extract import Extract
 from ndstream.cli.hdf5 import write_hdf5
 from ndstream.cli.output import complete, refuse
+from ndstream.cli.printing import as_bytes
 from ndstream.cli.target import Target
 from ndstream.client.progress import transfer
 from ndstream.core.limits import MiB
@@ -109,7 +110,7 @@ def write_npy(extract: Extract, file: BinaryIO) -> None:
     np.lib.format.write_array_header_1_0(file, header)
     with transfer(extract.dataset.name, extract.nbytes):
         for _, values in extract.pieces():
-            file.write(np.ascontiguousarray(values).data)
+            file.write(as_bytes(values))
 
 
 def _pour(connection: Any, path: str) -> None:
