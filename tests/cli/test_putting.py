@@ -94,6 +94,7 @@ def _local(path: str = "local.h5") -> None:
         scale.make_scale("row")
         table.dims[0].attach_scale(scale)
         file["refers"] = np.array([scale.ref, h5py.Reference()], h5py.ref_dtype)
+        file.attrs["refers"] = np.array([scale.ref, file.ref], h5py.ref_dtype)
 
 
 def _same(ours: Any, theirs: Any) -> None:
@@ -127,6 +128,7 @@ def test_a_file_becomes_a_file(url: str, written: Written, run: Run) -> None:
         assert there.get("soft", getlink=True).path == "/g/table"
         assert there[there["refers"][0]] == there["g/scale"]
         assert not there["refers"][1]
+        assert [there[each] for each in there.attrs["refers"]] == [there["g/scale"], there["/"]]
         assert there["g/table"].dims[0][0] == there["g/scale"]
 
 

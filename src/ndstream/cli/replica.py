@@ -55,7 +55,7 @@ class Replica:
     copied : set of str
         Names of the members of the object that were copied.
     closing : list of Operation
-        What is to be done to `home`, when all else is done.
+        What is to be done to `home`, when all else is done and before the copies get other names.
     """
 
     def __init__(
@@ -208,6 +208,8 @@ class Replica:
                 return item
 
     def _referred(self, path: str) -> str | None:
+        if path == (self._name or "/") and self._home is not None:
+            return self._home
         inside = path == (self._name or "/") or path.startswith(f"{self._name}/")
         return self._moved(path) if inside and self._reaches(path) else None
 

@@ -149,7 +149,7 @@ def copy_objects(place: Place, path: Path, name: str | None, *, force: bool) -> 
                 upload.add(operation)
             # A member that could not be copied was left out.
             made = {each: wanted for each, wanted in names.items() if not each or each in replica.copied}
-            upload.finish([*_named(upload, made, force=force), *replica.closing])
+            upload.finish([*replica.closing, *_named(upload, made, force=force)])
         except BaseException:
             upload.give_up()
             raise
