@@ -284,6 +284,30 @@ def test_what_fails_on_the_way_leaves_nothing_behind(
     assert not any(each.startswith(".") for each in member().file)
 
 
+def test_what_is_interrupted_before_its_answer_leaves_nothing_behind(
+    group: str, member: Member, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.save("x.npy", np.arange(3.0))
+    assert run("put", "x.npy", f"{group}/x").code == 0
+    monkeypatch.setattr(upload, "_COUNT", 1)
+    connection = ndstream.open(group.partition("::")[0], mode="r+").connection
+    commits = []
+    apply = connection.apply
+
+    def interrupt(path: str, operations: Any, **options: Any) -> Any:
+        commits.append(operations)
+        committed = apply(path, operations, **options)
+        if len(commits) == 1:
+            raise KeyboardInterrupt
+        return committed
+
+    monkeypatch.setattr(connection, "apply", interrupt)
+    assert run("put", "x.npy", f"{group}/y").code != 0
+    assert len(commits) == 2
+    assert list(member()) == ["x"]
+    assert not any(each.startswith(".") for each in member().file)
+
+
 @pytest.mark.parametrize(
     ("source", "target", "reason"),
     [

@@ -78,7 +78,7 @@ class Upload:
         self.draft = f"/.put-{uuid.uuid4().hex}"
         self._waiting: list[Operation] = []
         self._nbytes = 0
-        self._commits = 0
+        self._begun = False
 
     def add(self, operation: Operation) -> None:
         """Carry out an operation, now or with those that follow.
@@ -104,15 +104,16 @@ class Upload:
         self._commit()
 
     def give_up(self) -> None:
-        """Take away what was committed of a draft."""
-        if self._commits:
+        """Take away what may have been committed of a draft."""
+        if self._begun:
             with suppress(NDStreamError):  # the error that led here says more
                 self.place.connection.apply(self.place.path, [Delete(name=self.draft, missing_ok=True)])
 
     def _commit(self) -> None:
         waiting, self._waiting, self._nbytes = self._waiting, [], 0
+        # Before the answer: who is interrupted does not wait for it, and the server does what it was asked.
+        self._begun = True
         self.place.connection.apply(self.place.path, waiting, create=self.place.file is None)
-        self._commits += 1
 
 
 def copy_objects(place: Place, path: Path, name: str | None, *, force: bool) -> None:
