@@ -157,6 +157,14 @@ def test_a_transaction_is_there_as_a_whole_or_not_at_all(url: str) -> None:
         file.transaction().__enter__()
 
 
+def test_a_file_that_was_written_to_since_it_was_opened_is_downloaded(url: str, tmp_path: Path) -> None:
+    reading, file = ndstream.open(url, "f.h5"), ndstream.open(url, "f.h5", mode="r+")
+    file["large"] = np.arange(10_000)
+    for number, each in enumerate((reading, file)):
+        with h5py.File(each.download(tmp_path / f"{number}.h5")) as copy:
+            np.testing.assert_array_equal(copy["large"][()], np.arange(10_000))
+
+
 def test_what_made_a_commit_fail_is_seen(url: str) -> None:
     file, other = [ndstream.open(url, "f.h5", mode="r+") for _ in range(2)]
     assert "new" not in file

@@ -9,13 +9,14 @@ from typing import BinaryIO
 from ndstream.client.connection import Connection, Download
 from ndstream.client.progress import Watch, transfer
 from ndstream.core.limits import MiB
+from ndstream.core.model import File
 from ndstream.errors import ConnectionLost, InvalidRequest, ProtocolError
 
 PIECE = 1 * MiB
 
 
 def download_file(
-    connection: Connection, path: str, target: Path, *, expected: int | None, overwrite: bool = False
+    connection: Connection, path: str, target: Path, *, expected: File | None, overwrite: bool = False
 ) -> Path:
     """Download a file, or a tar of a directory, so that `target` is there either completely or not at all.
 
@@ -27,8 +28,8 @@ def download_file(
     connection, path
         Which file.
     target : Path
-    expected : int or None, bytes
-        Size that the file must have.
+    expected : File or None
+        What is known of the file: it must have this size, unless others have changed it since.
     overwrite : bool
         Whether a file that is there is replaced.
 
@@ -43,12 +44,12 @@ def download_file(
         raise InvalidRequest(f"{target} exists already")
     part = target.with_name(target.name + ".part")
     try:
-        with part.open("wb") as file, transfer(target.name, expected) as watch:
+        with part.open("wb") as file, transfer(target.name, expected.size if expected else None) as watch:
             _fetch(connection, path, file, watch)
             size = file.tell()
             os.fsync(file.fileno())
-        if expected is not None and size != expected:
-            raise ProtocolError(f"{connection.server}: /{path}: {size} bytes came of a file of {expected}")
+        if expected is not None and size != expected.size and not _has_changed(connection, path, expected):
+            raise ProtocolError(f"{connection.server}: /{path}: {size} bytes came of a file of {expected.size}")
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
@@ -70,6 +71,11 @@ def _fetch(connection: Connection, path: str, file: BinaryIO, watch: Watch | Non
                     raise
                 continue
         return
+
+
+def _has_changed(connection: Connection, path: str, known: File) -> bool:
+    now = connection.lookup(path)
+    return not isinstance(now, File) or (now.size, now.modified) != (known.size, known.modified)
 
 
 def _receive(download: Download, file: BinaryIO, watch: Watch | None) -> None:

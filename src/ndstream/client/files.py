@@ -219,7 +219,7 @@ class RemoteFile(Lasting, Mapping[str, Any]):
         path = Path(target)
         if path.is_dir():
             path /= self.file_path.rpartition("/")[2]
-        return download_file(self.connection, self.file_path, path, expected=self.size, overwrite=overwrite)
+        return download_file(self.connection, self.file_path, path, expected=self.described, overwrite=overwrite)
 
     def __enter__(self) -> RemoteGroup:
         return self.root
