@@ -17,7 +17,7 @@ import pytest
 
 import ndstream
 from ndstream.client import changes, connections, following
-from ndstream.errors import NotFound
+from ndstream.errors import NotFound, TransportError
 from ndstream.testing.fixtures import ServerFactory
 
 pytestmark = pytest.mark.keeps_open("the tests share a server")
@@ -248,5 +248,26 @@ def test_any_number_of_followers_leave_connections_to_others(url: str, monkeypat
                 await asyncio.wait(firsts, timeout=0.1)
             for first in firsts:
                 assert (await first)[0] <= number
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
+def test_following_ends_when_the_client_is_closed(url: str) -> None:
+    async def main() -> None:
+        async with ndstream.aopen(url, "f.h5", mode="r+") as file:
+            x = await file["g/x"]
+            rows = x.follow()
+            number = 0
+            first = asyncio.ensure_future(anext(rows))
+            while not first.done():
+                number += 1
+                await x.append([number])
+                await asyncio.wait([first], timeout=0.1)
+            last = (await first)[-1]
+            while last < number:
+                last = (await anext(rows))[-1]
+            following = asyncio.ensure_future(anext(rows))
+        with pytest.raises(TransportError, match="closed"):
+            await following
 
     asyncio.run(asyncio.wait_for(main(), 60))

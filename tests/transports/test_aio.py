@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ndstream.core.limits import DEFAULT_LIMITS, Limits
-from ndstream.errors import ConnectFailed, ConnectionLost, ProtocolError
+from ndstream.errors import ConnectFailed, ConnectionLost, ProtocolError, TransportError
 from ndstream.transports import http
 from ndstream.transports.aio import AioTransport
 from ndstream.wire.flow import Course, Flow, Request, Start, Work, read, read_some, send
@@ -254,5 +254,44 @@ def test_an_error_of_a_flow_closes_its_connection() -> None:
         with pytest.raises(ProtocolError):
             await transport.drive(flow)
         await peer.until(lambda: peer.open == 0)
+
+    run(use)
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/head", "/half", "/chunks"])
+def test_what_is_under_way_ends_when_all_is_closed(path: str) -> None:
+    async def use(peer: Peer, transport: AioTransport) -> None:
+        tasks = [asyncio.ensure_future(transport.drive(get(path))) for _ in range(3)]
+        await peer.until(lambda: peer.waiting == 3)
+        await transport.aclose()
+        for task in tasks:
+            with pytest.raises(TransportError, match="closed"):
+                await task
+        await peer.until(lambda: peer.open == 0)
+        assert len(peer.asked) == 3
+        assert await transport.drive(get("/whole")) == BODY
+
+    run(use)
+
+
+def test_nothing_is_repeated_when_all_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def use(peer: Peer, transport: AioTransport) -> None:
+        pausing, over = asyncio.Event(), asyncio.Event()
+        sleep = asyncio.sleep
+
+        async def pause(seconds: float) -> None:
+            if seconds:
+                pausing.set()
+                await over.wait()
+            await sleep(0)
+
+        monkeypatch.setattr(asyncio, "sleep", pause)
+        asked = asyncio.ensure_future(transport.drive(get("/cut")))
+        await pausing.wait()
+        await transport.aclose()
+        over.set()
+        with pytest.raises(TransportError, match="closed"):
+            await asked
+        assert peer.began == 1
 
     run(use)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -95,7 +94,7 @@ class AioConnection:
                         for event in commits.take(await exchange.read_some(PIECE)):
                             yield event
             except AWAY as error:
-                await asyncio.sleep(commits.patience.lost(error))
+                await self._followers.pause(commits.patience.lost(error))
 
     async def growth(self, path: str, name: str, dtype: np.dtype[Any]) -> AsyncGenerator[NDArray[Any], None]:
         """Follow what is appended to a dataset; see `NativeConnection.growth`."""
@@ -111,7 +110,7 @@ class AioConnection:
             try:
                 rows = await self._http.run(growth.rows(event))
             except AWAY as error:
-                await asyncio.sleep(growth.patience.lost(error))
+                await self._http.pause(growth.patience.lost(error))
             else:
                 growth.patience.heard()
                 return rows

@@ -7,6 +7,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 import aiohttp
 from yarl import URL
@@ -55,6 +56,7 @@ class AioExchange:
         self._where = where
         self._timeout = timeout
         self._ahead = memoryview(b"")
+        self._ended = False
 
     async def peek(self, count: int) -> bytes:
         """Look at the next bytes; fewer than `count` only at the end of the body."""
@@ -110,10 +112,17 @@ class AioExchange:
         """Close the connection, whatever is still under way."""
         self._response.close()
 
+    def end(self) -> None:
+        """Let the task that reads go on with an error, as the client is closed: aiohttp would let it wait for ever."""
+        self._ended = True
+        self._response.content.set_exception(aiohttp.ClientConnectionError())
+
     async def _receive(self) -> bytes:
         try:
             return await self._response.content.readany()
         except (aiohttp.ClientError, OSError) as error:
+            if self._ended:
+                raise _closed(self._where) from None
             raise _translation(error, self._where, self._timeout) from error
 
     def _take(self, most: int) -> bytes:
@@ -135,7 +144,7 @@ class AioTransport:
     Notes
     -----
     Any number of tasks may use it at once; those that find no free connection wait. A task that is cancelled takes its
-    connection with it, and nothing else.
+    connection with it, and nothing else. What is under way when all is closed ends with a `TransportError`.
     """
 
     def __init__(
@@ -153,6 +162,7 @@ class AioTransport:
         self._verify = verify
         self.limits = limits
         self._session: aiohttp.ClientSession | None = None
+        self._exchanges: WeakSet[AioExchange] = WeakSet()
 
     async def drive(self, start: Callable[[], Flow[T]]) -> T:
         """Run a flow to its end, again from the start if the connection is lost or the server is busy.
@@ -228,8 +238,9 @@ class AioTransport:
         """
         url = self.base + request.path
         body = request.body
+        session = self._connected()
         try:
-            response = await self._connected().request(
+            response = await session.request(
                 request.method,
                 URL(url, encoded=True),
                 data=_pieces(body) if isinstance(body, tuple) else body,
@@ -237,12 +248,32 @@ class AioTransport:
                 allow_redirects=False,
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
+            if session.closed:
+                raise _closed(url) from None
             raise _translation(error, url, self.limits.read_timeout) from error
-        return AioExchange(response, url, self.limits.read_timeout)
+        exchange = AioExchange(response, url, self.limits.read_timeout)
+        self._exchanges.add(exchange)
+        return exchange
+
+    async def pause(self, seconds: float) -> None:
+        """Wait before the same is asked again.
+
+        Raises
+        ------
+        TransportError
+            All was closed meanwhile.
+        """
+        session = self._session
+        await asyncio.sleep(seconds)
+        if self._session is not session:
+            raise _closed(self.base)
 
     async def aclose(self) -> None:
         """Close all connections; the transport can still be used, and opens new ones then."""
         session, self._session = self._session, None
+        for exchange in self._exchanges:
+            exchange.end()
+        self._exchanges.clear()
         if session is not None:
             await session.close()
 
@@ -258,7 +289,7 @@ class AioTransport:
                 if last or not run.repeatable:
                     raise
                 pause = http.FIRST_PAUSE * 2**attempt
-            await asyncio.sleep(pause)
+            await self.pause(pause)
         raise AssertionError("the last attempt returns or raises")
 
     def _connected(self) -> aiohttp.ClientSession:
@@ -371,6 +402,10 @@ async def _pieces(parts: tuple[bytes | memoryview, ...]) -> AsyncIterator[memory
 
 def _tls(verify: bool | str) -> ssl.SSLContext | bool:
     return ssl.create_default_context(cafile=verify) if isinstance(verify, str) else verify
+
+
+def _closed(where: str) -> TransportError:
+    return TransportError(f"{where}: the client was closed meanwhile")
 
 
 def _translation(error: Exception, where: str, timeout: float) -> NDStreamError:
