@@ -71,6 +71,9 @@ def test_everything_is_as_h5py_reads_it(with_root: Callable[[Use], None], local:
             first, last = await file.read_many([(x, 0), (x, -1)])
             np.testing.assert_array_equal([first, last], expected["x"][()][[0, -1]])
             assert await file.read_many([]) == []
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(x[number]) for number in range(5)]
+            np.testing.assert_array_equal([task.result() for task in tasks], expected["x"][()][:5])
 
     with_root(use)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from functools import partial
 from typing import Any, Protocol
@@ -107,7 +107,7 @@ class AsyncDataset(DescribedDataset):
         """Attributes, as they were looked up, or set through this very object."""
         return AsyncAttributes(self, self._change)
 
-    def __getitem__(self, key: Any) -> Read:
+    async def __getitem__(self, key: Any) -> Any:
         """Read a part of the data when awaited; indices as those of `ndstream.client.datasets.RemoteDataset`.
 
         Raises
@@ -115,7 +115,7 @@ class AsyncDataset(DescribedDataset):
         InvalidSelection, OutOfBounds
             When awaited; nothing is requested then.
         """
-        return Read(self, key)
+        return await self.read(key)
 
     async def read(self, key: Any = ..., dtype: DTypeLike | None = None, *, out: NDArray[Any] | None = None) -> Any:
         """Read a part of the data.
@@ -243,14 +243,3 @@ class AsyncDataset(DescribedDataset):
         # Small data that came along would not show what was written.
         self._described = msgspec.structs.replace(described, shape=self.shape, data=None)
         self.__dict__.pop("data", None)
-
-
-class Read:
-    """A read that happens when it is awaited."""
-
-    def __init__(self, dataset: AsyncDataset, key: Any) -> None:
-        self._dataset = dataset
-        self._key = key
-
-    def __await__(self) -> Generator[Any, None, Any]:
-        return self._dataset.read(self._key).__await__()
