@@ -151,6 +151,24 @@ def test_a_cancelled_flow_takes_its_connection_with_it_and_no_other(path: str) -
     run(use)
 
 
+def test_a_flow_that_waits_for_the_end_of_a_body_takes_its_connection_with_it_too() -> None:
+    async def use(peer: Peer, transport: AioTransport) -> None:
+        read_all = asyncio.Event()
+
+        def hello() -> Flow[bytes]:
+            yield from send(Request(method="GET", path="/chunks"))
+            found = yield from read(5)
+            read_all.set()
+            return found
+
+        asked = asyncio.ensure_future(transport.drive(hello))
+        await read_all.wait()
+        await cancelled(asked)
+        await peer.until(lambda: peer.open == 0)
+
+    run(use)
+
+
 def test_flows_that_wait_for_a_connection_can_be_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ndstream.transports.aio._POOLED", 2)
 

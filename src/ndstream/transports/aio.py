@@ -99,14 +99,16 @@ class AioExchange:
 
     async def finish(self) -> None:
         """Give the connection back for the next request if the body was read to its end, else close it."""
+        complete = False
         try:
             complete = not self._ahead and not await self._receive()
         except NDStreamError:
-            complete = False
-        if complete:
-            self._response.release()
-        else:
-            self.close()
+            pass
+        finally:  # who is cancelled takes the connection along
+            if complete:
+                self._response.release()
+            else:
+                self.close()
 
     def close(self) -> None:
         """Close the connection, whatever is still under way."""
