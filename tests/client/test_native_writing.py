@@ -139,6 +139,26 @@ def test_attributes_that_are_held_know_of_their_changes(url: str) -> None:
     awaited(url, "f.h5", use)
 
 
+def test_a_transaction_may_require_what_it_or_somebody_else_has_made(url: str) -> None:
+    file, other = [ndstream.open(url, "f.h5", mode="r+") for _ in range(2)]
+    with file.transaction():
+        for _ in range(2):
+            file.require_dataset("new", (3,), "<i4")
+            file.require_group("group")
+        file.require_dataset("theirs", (2,), "<f4")
+        other["theirs"] = np.array([1, 2], "<f4")
+    assert file["new"].shape == (3,)
+    assert file["theirs"][1] == 2
+
+    async def use(file: Any) -> None:
+        async with file.transaction():
+            for _ in range(2):
+                await file.require_dataset("more", (3,), "<i4")
+        assert (await file["more"]).shape == (3,)
+
+    awaited(url, "f.h5", use)
+
+
 def test_a_transaction_is_there_as_a_whole_or_not_at_all(url: str) -> None:
     file = ndstream.open(url, "f.h5", mode="r+")
     with file.transaction():

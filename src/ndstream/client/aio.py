@@ -127,7 +127,7 @@ class _Members:
             found = await self[name]
         except NotFound:
             try:
-                return await self.create_dataset(name, shape, dtype, **options)
+                return await self.create_dataset(name, shape, dtype, exist_ok=True, **options)
             except Exists:  # somebody was quicker
                 found = await self[name]
         changes.check_required(found, self._below(name), shape, dtype, exact=exact)

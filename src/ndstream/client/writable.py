@@ -255,7 +255,7 @@ class WritableGroup(RemoteGroup, MutableMapping[str, Any]):
         """
         if name not in self:
             try:
-                return self.create_dataset(name, shape, dtype, **options)
+                return self.create_dataset(name, shape, dtype, exist_ok=True, **options)
             except Exists:
                 pass  # somebody was quicker
         found: WritableDataset = self[name]
