@@ -185,6 +185,19 @@ def test_a_file_that_was_written_to_since_it_was_opened_is_downloaded(url: str, 
             np.testing.assert_array_equal(copy["large"][()], np.arange(10_000))
 
 
+def test_data_may_be_those_of_another_dataset(url: str) -> None:
+    file = ndstream.open(url, "f.h5", mode="r+")
+    ragged = file.create_dataset("ragged", data=[[1, 2], [3]], dtype=h5py.vlen_dtype("<i2"))
+    again = file.create_dataset("again", data=ragged)
+    assert h5py.check_vlen_dtype(again.dtype) == "<i2"
+    again[0] = [7]
+    ragged[...] = again
+    assert [each.tolist() for each in plain(url, "ragged")[...]] == [[7], [3]]
+    file["g/x"][:3] = file["rows"][0]
+    file.create_dataset("copy", data=file["rows"].astype("<f4"))
+    np.testing.assert_array_equal(plain(url, "copy")[...], plain(url, "rows")[...])
+
+
 def test_what_made_a_commit_fail_is_seen(url: str) -> None:
     file, other = [ndstream.open(url, "f.h5", mode="r+") for _ in range(2)]
     assert "new" not in file

@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike
 
 from ndstream.client.described import DescribedDataset
 from ndstream.client.links import ExternalLink, HardLink, SoftLink
-from ndstream.client.payloads import element_type, is_empty, payload_of
+from ndstream.client.payloads import element_type, in_memory, is_empty, payload_of
 from ndstream.core.dtypes import from_numpy, to_numpy
 from ndstream.core.model import Attribute, Dataset, Filter, Node
 from ndstream.core.model import HardLink as HardLinked
@@ -134,6 +134,7 @@ def create_dataset(
         Neither shape nor data are given, or they contradict each other.
     UnsupportedDType
     """
+    data = in_memory(data)
     wanted = np.dtype("<f4") if dtype is None and data is None else element_type(dtype, data)
     payload = None if data is None or is_empty(data) else payload_of(data, wanted)
     given = None if shape is None else lengths(shape)

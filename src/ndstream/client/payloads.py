@@ -66,6 +66,13 @@ def is_empty(value: Any) -> bool:
     return isinstance(value, Empty) or (type(value).__name__ == "Empty" and getattr(value, "shape", ()) is None)
 
 
+def in_memory(value: Any) -> Any:
+    """Make an array of what can be one, such as another dataset: it is read once, and its type is told."""
+    if hasattr(value, "__array__") and not isinstance(value, np.ndarray | np.generic):
+        return np.asarray(value)
+    return value
+
+
 def payload_of(value: Any, dtype: np.dtype[Any]) -> Payload:
     """Make the payload of a value as elements of `dtype`.
 
@@ -85,7 +92,7 @@ def payload_of(value: Any, dtype: np.dtype[Any]) -> Payload:
     if is_empty(value):
         return Payload(dtype=described, shape=None, data=b"")
     try:
-        array = _elements(value, described)
+        array = _elements(in_memory(value), described)
     except NDStreamError:
         raise
     except OverflowError as error:
