@@ -10,8 +10,17 @@ import h5py
 import numpy as np
 import pytest
 
-from ndstream.core.dtypes import from_numpy
-from ndstream.core.operations import Append, CreateGroup, Delete, Operation, Outcome, Payload, SetAttributes
+from ndstream.core.dtypes import Array, from_numpy
+from ndstream.core.operations import (
+    Append,
+    CreateDataset,
+    CreateGroup,
+    Delete,
+    Operation,
+    Outcome,
+    Payload,
+    SetAttributes,
+)
 from ndstream.stores.hdf5.messages import Describe, Done, Refused
 from ndstream.stores.hdf5.writer import Writer
 from ndstream.testing.payloads import dataset, payload, table
@@ -63,3 +72,37 @@ def test_who_looks_at_a_reference_to_nothing_is_not_in_the_way_of_writers(owning
     owning.apply(dataset("/z", [2]))
     with h5py.File(owning.path, locking=False) as file:
         assert {name: each[:].tolist() for name, each in file.items()} == {"y": [1], "z": [2]}
+
+
+_GAPS = np.dtype({"names": ["a", "b"], "formats": [">i2", "<f8"], "offsets": [2, 8], "itemsize": 24})
+
+
+@pytest.mark.parametrize("dtype", [">i8", "<i8", ">f4", ">c8", "?", "S3", [("a", ">u2"), ("b", "<f8")], _GAPS])
+def test_what_many_append_at_once_is_what_each_has_sent(owning: Owning, dtype: Any) -> None:
+    kind = np.dtype(dtype)
+    rows = np.zeros(5, kind)
+    for column in [rows[name] for name in kind.names] if kind.names else [rows]:
+        column[...] = [1, 0, 3, 4, 5]
+    owning.apply(table("/t", kind))
+    some = [[Append(name="/t", data=payload(rows[part]))] for part in (slice(2), slice(2, 2), slice(2, 5))]
+    results = owning.commit(*some)
+    assert [isinstance(result, Done) and result.outcomes[0] for result in results] == [
+        Outcome(shape=(2,), start=0),
+        Outcome(shape=(2,), start=2, done=False),
+        Outcome(shape=(5,), start=2),
+    ]
+    changes = [isinstance(result, Done) and [change.appended for change in result.changes] for result in results]
+    assert changes == [[(0, 2)], [], [(2, 5)]]
+    with h5py.File(owning.path, locking=False) as file:
+        assert np.array_equal(file["t"][:], rows)
+
+
+@pytest.mark.parametrize("inner", [(1,), (3,)])
+def test_arrays_as_elements_are_appended_by_many_at_once(owning: Owning, inner: tuple[int, ...]) -> None:
+    dtype = Array(base=from_numpy(np.dtype(">i4")), shape=inner)
+    rows = np.arange(4 * inner[0], dtype=">i4").reshape(4, *inner)
+    owning.apply(CreateDataset(name="/t", dtype=dtype, shape=(0,), maxshape=(None,)))
+    each = [Append(name="/t", data=Payload(dtype=dtype, shape=(1,), data=row.tobytes())) for row in rows]
+    assert all(isinstance(result, Done) for result in owning.commit(*([append] for append in each)))
+    with h5py.File(owning.path, locking=False) as file:
+        assert np.array_equal(file["t"][:], rows)

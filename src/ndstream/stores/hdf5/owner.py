@@ -417,7 +417,7 @@ class _Group:
             change = next(iter(effects.changes.values()), None)
             part = Effects()
             part.grown = effects.grown
-            if change is not None:
+            if change is not None and any(outcome.done for outcome in mine):
                 first, last = mine[0].start, mine[-1].shape
                 assert first is not None
                 assert last is not None

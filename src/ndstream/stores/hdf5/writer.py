@@ -18,7 +18,7 @@ from h5py import h5a, h5d, h5f, h5g, h5l, h5o, h5t
 
 from ndstream.core.casting import array_of, bytes_of
 from ndstream.core.chunking import check_chunk, check_stored
-from ndstream.core.dtypes import Compound
+from ndstream.core.dtypes import Compound, Opaque, memory_size
 from ndstream.core.limits import Limits
 from ndstream.core.operations import (
     Append,
@@ -165,11 +165,13 @@ class Writer:
         some = list(appends)
         first = some[0]
         place, shape = self._growing(first)
-        arrays = [array_of(operation.data) for operation in some]
         for operation in some:
             self._check_rows(operation, shape)
-        whole = np.concatenate(arrays, axis=first.axis)
-        data = whole.tobytes() if not whole.flags.c_contiguous else whole.data.cast("B") if whole.size else b""
+        # As bytes: numpy would join numbers in the byte order of the machine, and records without their gaps.
+        opaque = Opaque(size=memory_size(first.data.dtype))
+        arrays = [array_of(msgspec.structs.replace(operation.data, dtype=opaque)) for operation in some]
+        whole = np.ascontiguousarray(np.concatenate(arrays, axis=first.axis))
+        data = whole.reshape(-1).view(np.uint8).data
         outcome = self._append(first, place, shape, msgspec.structs.replace(first.data, shape=whole.shape, data=data))
         assert outcome.shape is not None
         assert outcome.start is not None
@@ -178,7 +180,7 @@ class Writer:
         for array in arrays:
             start, reached = reached, reached + array.shape[first.axis]
             now = (*shape[: first.axis], reached, *shape[first.axis + 1 :])
-            outcomes.append(Outcome(shape=now, start=start))
+            outcomes.append(Outcome(shape=now, start=start, done=reached > start))
         return outcomes
 
     @singledispatchmethod
