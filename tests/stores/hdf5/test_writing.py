@@ -878,6 +878,30 @@ def test_a_full_disk_changes_nothing(tmp_path: Path) -> None:
         assert set(file) == {"x"}
 
 
+def test_a_disk_that_is_full_when_a_commit_is_decided_already_does_not_undo_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+
+    async def work(store: HDF5Store) -> None:
+        await store.apply("a.h5", WRITER, [table("/t", "<i8", (1000,)), dataset("/big", [1] * 1000000)], create=True)
+        # Room for the journal, none at the end of the file.
+        most = path.stat().st_size + 4096
+        resource.prlimit(owner(store, path), resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+        rows = [Append(name="/t", data=payload(np.ones((10, 1000), "<i8")))]
+        wrong = [Append(name="/t", data=payload(np.ones((10, 1), "<i8")))]
+        told = await asyncio.gather(
+            store.apply("a.h5", WRITER, rows, key="k"),
+            store.apply("a.h5", WRITER, wrong),
+            return_exceptions=True,
+        )
+        assert [type(each) for each in told] == [StorageFailed, InvalidRequest]
+        assert "committed" in str(told[0])
+        again = await store.apply("a.h5", WRITER, rows, key="k")
+        assert again.repeated
+        assert (await collect(await store.read("a.h5", "/t", ANYBODY, None))).shape == (10, 1000)
+
+    run(tmp_path, work)
+
+
 def test_a_change_behind_a_link_in_a_file_that_is_written_is_seen_at_once(tmp_path: Path) -> None:
     def put(count: int) -> None:
         with h5py.File(tmp_path / "new", "w") as file:

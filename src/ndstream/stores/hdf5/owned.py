@@ -23,11 +23,13 @@ from ndstream.core.operations import Committed, Copy, Delete, Insert, Operation,
 from ndstream.errors import (
     Busy,
     Conflict,
+    DataError,
     FileInUse,
     InvalidRequest,
     NDStreamError,
     NotFound,
     Replaced,
+    StorageFailed,
     TimedOut,
     WorkerDied,
     by_code,
@@ -45,6 +47,7 @@ from ndstream.stores.hdf5.messages import (
     Done,
     Hello,
     Publish,
+    Refused,
     Take,
     Taken,
     Target,
@@ -406,20 +409,23 @@ class Owned:
                 await self._let_go()
                 raise
             assert isinstance(applied, Applied)
+            failure = None
             if any(isinstance(result, Done) for result in applied.results):
-                await self._publish(target, applied)
+                failure = await self._publish(target, applied)
         finally:
             if self._tenure is tenure:
                 self.gate.open()
         for entry, result in zip(group, applied.results, strict=False):
-            if isinstance(result, Done):
+            if isinstance(result, Refused):
+                self._settle(entry, by_code(result.code)(result.message))
+            elif failure is not None:
+                self._settle(entry, failure)
+            else:
                 tag = State(self._base, result.number).tag
                 committed = Committed(number=result.number, outcomes=result.outcomes, tag=tag)
                 if entry.batch.key is not None:
                     self.ledger.remember({entry.batch.key: committed})
                 self._settle(entry, committed)
-            else:
-                self._settle(entry, by_code(result.code)(result.message))
         return group[len(applied.results) :]
 
     async def _slim(self, group: list[_Entry], aside: Aside) -> tuple[list[_Entry], tuple[msgspec.Raw, ...]]:
@@ -461,16 +467,19 @@ class Owned:
                 self._settle(entry, Conflict(f"the file is in the state {tag}, not {entry.tag}"))
         return left
 
-    async def _publish(self, target: Target, applied: Applied) -> None:
+    async def _publish(self, target: Target, applied: Applied) -> NDStreamError | None:
+        """Have readers see what was applied; returns what those who sent it are told when the disk does not take it."""
         rewritten = None if applied.everything else frozenset(applied.rewritten)
         if not applied.published:
             await self._watches.settle(rewritten, self._limits.reader_patience)
             await self.gate.close()
             try:
                 await self._call(Publish(target=target), self._limits.write_timeout)
-            except NDStreamError:
+            except NDStreamError as error:
                 await self._give_up()  # it is decided: whoever takes the file next puts it in place
-                raise
+                if not isinstance(error, DataError):
+                    raise
+                return StorageFailed(f"{error}; it is committed, and will be there once the file can be written")
         self._watches.changed(rewritten, frozenset(applied.grown))
         for result in applied.results:
             if isinstance(result, Done):
@@ -482,6 +491,7 @@ class Owned:
             self._forget_touched(number)
         if applied.links:
             self._links = number
+        return None
 
     def _forget_touched(self, number: int) -> None:
         """Take it that commit `number` changed everything."""
