@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -170,6 +171,38 @@ def test_readers_go_on_after_an_idle_owner_was_killed(tmp_path: Path) -> None:
         os.kill(first, signal.SIGKILL)
         await until(lambda: owned(store, tmp_path / "a.h5").pid not in (first, None))
         assert (await collect(await store.read("a.h5", "/x", ANYBODY, None))).tolist() == [1]
+
+    run(tmp_path, work)
+
+
+def test_nothing_is_put_in_order_while_somebody_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.h5"
+    reading: Future[None] = Future()
+    began: list[bool] = []
+    started = Tenure.started
+
+    async def noted(tenure: Tenure) -> None:
+        began.append(reading.done())
+        await started(tenure)
+
+    async def work(store: HDF5Store) -> None:
+        await store.apply("a.h5", WRITER, [dataset("/x", [1])], create=True)
+        file = owned(store, path)
+        file.gate.enter([reading])
+        monkeypatch.setattr(Tenure, "started", noted)
+        os.kill(owner(store, path), signal.SIGSTOP)
+        tasks = []
+        for value in (2, 3):  # each a commit of its own
+            write = store.apply("a.h5", WRITER, [Write(name="/x", data=payload([value]))])
+            tasks.append(asyncio.create_task(write))
+            await until(lambda: not file.idle and len(file._queue) == len(tasks) - 1)
+        os.kill(owner(store, path), signal.SIGKILL)
+        with pytest.raises(WorkerDied):
+            await tasks[0]
+        await until(lambda: bool(began or file.gate._empty._waiters))
+        reading.set_result(None)
+        await tasks[1]
+        assert began == [True]
 
     run(tmp_path, work)
 

@@ -557,6 +557,8 @@ class Owned:
                 raise Conflict("the file was removed, or another one was put in its place")
         if self._closed:
             raise Busy("the server is shutting down")
+        if self.gate.closed:  # the process before was given up: what it left is not touched while somebody reads
+            await self.gate.close()
         tenure = Tenure(self._hello, self._end_of)
         try:
             await tenure.started()
@@ -635,7 +637,6 @@ class Owned:
     async def _revive(self) -> None:
         try:
             async with self._turn:
-                await self.gate.close()
                 try:
                     await self._hold(create=False)
                 except NDStreamError as error:
