@@ -896,6 +896,29 @@ def test_a_file_that_was_removed_is_made_again(tmp_path: Path) -> None:
     run(tmp_path, work)
 
 
+def test_a_file_that_is_removed_while_it_is_taken_is_not_held_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.h5"
+    call = Tenure.call
+
+    async def removing(tenure: Tenure, request: Any, patience: float) -> Any:
+        answer = await call(tenure, request, patience)
+        path.unlink()
+        return answer
+
+    async def work(store: HDF5Store) -> None:
+        monkeypatch.setattr(Tenure, "call", removing)
+        with pytest.raises(Conflict):
+            await store.apply("a.h5", WRITER, [dataset("/x", [1])], create=True)
+        monkeypatch.setattr(Tenure, "call", call)
+        await store.apply("a.h5", WRITER, [dataset("/x", [2])], create=True)
+
+    run(tmp_path, work)
+    with h5py.File(path) as file:
+        assert file["x"][:].tolist() == [2]
+
+
 def test_a_full_disk_changes_nothing(tmp_path: Path) -> None:
     async def work(store: HDF5Store) -> None:
         await store.apply("a.h5", WRITER, [dataset("/x", np.zeros(1000, "<i4"))], create=True)

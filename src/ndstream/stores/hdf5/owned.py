@@ -565,7 +565,7 @@ class Owned:
             there = _exists(self.path)
             if not there and not create:
                 raise NotFound("there is no such file")
-            before = generation_of(os.stat(self.path)) if there else ""  # noqa: PTH116  (a real path, of this moment)
+            before = generation_of(self._status()) if there else ""
             if there:
                 self.notice(before)
             self._taking = True
@@ -584,13 +584,13 @@ class Owned:
             taken = await tenure.call(take, limits.write_timeout)
             assert isinstance(taken, Taken)
             tenure.aside.reached = taken.reaches
+            status = self._status()
         except BaseException:
             await tenure.aclose()
             self.gate.open()
             raise
         finally:
             self._taking = False
-        status = os.stat(self.path)  # noqa: PTH116  (as above)
         self._identity = (status.st_dev, status.st_ino)
         self._descriptor = None
         self._base = f"{generation_of(status)}-{os.urandom(4).hex()}"
@@ -609,10 +609,16 @@ class Owned:
 
     def _is_there(self) -> bool:
         try:
-            status = os.stat(self.path)  # noqa: PTH116  (as above)
-        except OSError:
+            status = self._status()
+        except Conflict:
             return False
         return self._identity == (status.st_dev, status.st_ino)
+
+    def _status(self) -> os.stat_result:
+        try:
+            return os.stat(self.path)  # noqa: PTH116  (a real path, of this moment)
+        except OSError:
+            raise Conflict("the file was removed, or another one was put in its place") from None
 
     async def _let_go(self) -> None:
         """End the tenure of a file that is not what it was: what is there now is read as it is."""
