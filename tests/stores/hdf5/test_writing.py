@@ -1154,6 +1154,23 @@ def owners_alive() -> int:
     return sum(b"hdf5.owner" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in mine)
 
 
+def test_what_was_committed_is_told_however_long_it_takes_to_tell(tmp_path: Path) -> None:
+    groups: list[Operation] = [CreateGroup(name=f"/{number:0200}") for number in range(1000)]
+    limits = Limits(document=1 << 16)
+
+    async def begin(store: HDF5Store) -> None:
+        await store.apply("a.h5", WRITER, groups, key="k", create=True)
+        first = owner(store, tmp_path / "a.h5")
+        os.kill(first, signal.SIGKILL)  # the next one finds the key in the journal, and tells of it
+        await until(lambda: owned(store, tmp_path / "a.h5").pid not in (first, None))
+        await store.apply("a.h5", WRITER, [dataset("/x", [1])])
+        assert (await store.apply("a.h5", WRITER, groups, key="k")).repeated
+
+    run(tmp_path, begin, limits)
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert len(file) == 1001
+
+
 def test_fifty_writers_lose_nothing(tmp_path: Path) -> None:
     async def work(store: HDF5Store) -> None:
         await store.apply("a.h5", WRITER, [table("/t", "<i8")], create=True)

@@ -251,11 +251,16 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
 Request: TypeAlias = Hello | Describe | Locate | Fetch | Take | Apply | Publish | Checkpoint | Release
 Reply: TypeAlias = Ready | Described | Located | Fetched | Taken | Applied | Published | Failed
 
+#: Bytes of any message: what its head can say.
+_LONGEST = (1 << 32) - 1
+
 
 def longest_reply(request: Request, document: int) -> int:
     """Bytes that the reply to a request may have at most, when descriptions may have `document`.
 
     The worker keeps to it; the server does not take its word for that, since what it reads may have taken it over.
     """
+    if isinstance(request, Take | Apply):  # what is decided has to be told, be it of a hundred thousand operations
+        return _LONGEST
     # Elements of variable length are counted roughly, and every message has a head.
     return (max(document, 2 * request.most) if isinstance(request, Fetch) else document) + (1 << 16)
