@@ -196,12 +196,13 @@ def filters_of(
         number, label = _NAMED[compression]
         if compression == "gzip" and options is None:
             options = _GZIP_LEVEL
-        found.append(Filter(id=number, name=label, options=_numbers(options)))
+        found.append(Filter(id=number, name=label, options=_numbers(options), optional=True))
     elif compression is not None:
         # As in h5py: a small number alone is a level of gzip.
         is_level = options is None and 0 <= compression < 10
         number, options = (_GZIP, compression) if is_level else (_integer(compression), options)
-        found.append(Filter(id=number, name="deflate" if is_level else str(number), options=_numbers(options)))
+        label = "deflate" if is_level else str(number)
+        found.append(Filter(id=number, name=label, options=_numbers(options), optional=True))
     if fletcher32:
         found.append(Filter(id=_FLETCHER32, name="fletcher32"))
     return tuple(found)

@@ -9,8 +9,10 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from h5py import h5f
 
 from ndstream.core.dtypes import Array, from_numpy
+from ndstream.core.model import Filter
 from ndstream.core.operations import (
     Append,
     CreateDataset,
@@ -19,6 +21,7 @@ from ndstream.core.operations import (
     Operation,
     Outcome,
     Payload,
+    Resize,
     SetAttributes,
 )
 from ndstream.stores.hdf5.messages import Describe, Done, Refused
@@ -106,3 +109,45 @@ def test_arrays_as_elements_are_appended_by_many_at_once(owning: Owning, inner: 
     assert all(isinstance(result, Done) for result in owning.commit(*([append] for append in each)))
     with h5py.File(owning.path, locking=False) as file:
         assert np.array_equal(file["t"][:], rows)
+
+
+def test_elements_of_which_a_filter_makes_nothing_are_refused_and_forgotten(owning: Owning) -> None:
+    szip = (Filter(id=4, name="szip", options=(141, 32)),)  # not optional, as few programs have it
+    noise = np.random.default_rng(1).integers(0, 256, 100, "u1")
+    flat = np.zeros(100, "u1")
+    owning.apply(table("/t", "u1", chunks=(64,), filters=szip), CreateGroup(name="/g"))
+    files = h5f.get_obj_count(h5f.OBJ_ALL, h5f.OBJ_FILE)
+    some: list[list[Operation]] = [
+        [Append(name="/t", data=payload(noise))],
+        [Append(name="/t", data=payload(noise)), CreateGroup(name="/h")],
+        [dataset("/n", noise, chunks=(64,), filters=szip)],
+    ]
+    for wrong in some:
+        good: Any = [Append(name="/t", data=payload(flat))]
+        results = owning.commit(good, wrong)
+        assert [type(result) for result in results] == [Done, Refused]
+        assert isinstance(results[1], Refused)
+        assert results[1].code == "invalid"
+    assert h5f.get_obj_count(h5f.OBJ_ALL, h5f.OBJ_FILE) == files  # none that the library cannot close any more
+    with h5py.File(owning.path, locking=False) as file:
+        assert sorted(file) == ["g", "t"]
+        assert np.array_equal(file["t"], np.zeros(300, "u1"))
+
+
+def test_what_is_left_of_a_chunk_has_to_pass_its_filters(owning: Owning) -> None:
+    szip = (Filter(id=4, name="szip", options=(141, 32)),)
+    noise = np.random.default_rng(1).integers(0, 256, 64, "u1")
+    noise[16:] = 0
+    owning.apply(dataset("/t", noise, maxshape=(None,), chunks=(64,), filters=szip, fill=b"\0"))
+    owning.apply(Resize(name="/t", shape=(16,)), CreateGroup(name="/g"))
+    with h5py.File(owning.path, locking=False) as file:
+        assert np.array_equal(file["t"], noise[:16])
+
+
+def test_lzf_stores_as_it_is_what_does_not_become_shorter(owning: Owning) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, 100, "u1")
+    owning.apply(table("/t", "u1", chunks=(64,), filters=(Filter(id=32000, name="lzf"),)))
+    for number in range(3):
+        owning.apply(Append(name="/t", data=payload(noise)), CreateGroup(name=f"/{number}"))
+    with h5py.File(owning.path, locking=False) as file:
+        assert np.array_equal(file["t"], np.tile(noise, 3))

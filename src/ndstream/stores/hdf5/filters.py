@@ -6,7 +6,7 @@ from h5py import h5p, h5z
 
 from ndstream.core.model import Filter
 from ndstream.errors import InvalidRequest, UnsupportedFilter
-from ndstream.stores.hdf5.decoders import DEFLATE, FLETCHER32, SHUFFLE
+from ndstream.stores.hdf5.decoders import DEFLATE, FLETCHER32, LZF, SHUFFLE
 from ndstream.stores.hdf5.names import text_of
 from ndstream.wire.compression import BITSHUFFLE
 
@@ -28,8 +28,9 @@ def add_filter(properties: h5p.PropDCID, stage: Filter, *, fixed: bool) -> None:
     UnsupportedFilter, InvalidRequest
     """
     check_filter(stage.id)
-    # Of elements of variable length the chunks hold references alone: the library wants filters of them optional.
-    optional = stage.optional or not fixed
+    # Of elements of variable length the chunks hold references alone: the library wants filters of them optional. LZF
+    # makes nothing of what does not become shorter.
+    optional = stage.optional or not fixed or stage.id == LZF
     try:
         if stage.id == DEFLATE:
             properties.set_deflate(stage.options[0] if stage.options else 4)
@@ -45,6 +46,11 @@ def add_filter(properties: h5p.PropDCID, stage: Filter, *, fixed: bool) -> None:
             properties.set_filter(stage.id, h5z.FLAG_OPTIONAL if optional else 0, stage.options)
     except (ValueError, RuntimeError, TypeError, OverflowError) as error:
         raise InvalidRequest(f"options {stage.options} of filter {stage.name}: {error}") from None
+
+
+def may_fail(stage: Filter) -> bool:
+    """Whether there may be elements that cannot be stored, since a filter makes nothing of them."""
+    return not stage.optional and stage.id not in (DEFLATE, SHUFFLE, FLETCHER32)
 
 
 def check_filter(number: int) -> None:

@@ -272,10 +272,11 @@ class Owner(Worker):
         batches = [_unspooled(batch, self._spool) for batch in request.batches]
         group = _Group(self._writer, self._number)
         failed = group.run(batches)
-        if failed is not None and _STALE in str(failed):
-            # Somebody has looked at a reference to what was deleted: the library remembers an object where it was.
+        if failed is not None and (group.joined or _STALE in str(failed)):
+            # It was one of several that were carried out as one, and has to be found. Or somebody has looked at a
+            # reference to what was deleted: the library remembers an object where it was.
             self._roll_back()
-            group = _Group(self._writer, self._number)
+            group = _Group(self._writer, self._number, joining=not group.joined)
             failed = group.run(batches)
         self._give_way(disk)
         if failed is not None:
@@ -360,9 +361,13 @@ class _Group:
     results : list of Done or Refused
     number : int
         Of the last batch that was carried out.
+    joined : bool
+        Whether several batches were being carried out as one last.
     """
 
-    def __init__(self, writer: Writer, number: int) -> None:
+    def __init__(self, writer: Writer, number: int, *, joining: bool = True) -> None:
+        self.joined = False
+        self._joining = joining
         self.results: list[Done | Refused] = []
         self.number = number
         self.effects = Effects()
@@ -380,8 +385,9 @@ class _Group:
         """
         while len(self.results) < len(batches):
             rest = batches[len(self.results) :]
-            run = _alike(rest)
-            error = self._run_together(rest[:run]) if run > 1 else self._run(rest[0])
+            run = _alike(rest) if self._joining else 1
+            self.joined = run > 1
+            error = self._run_together(rest[:run]) if self.joined else self._run(rest[0])
             if error is not None:
                 return error
         return None

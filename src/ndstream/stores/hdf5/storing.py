@@ -19,10 +19,11 @@ from ndstream.core.limits import MiB
 from ndstream.core.model import Filter
 from ndstream.core.operations import Payload
 from ndstream.core.selection import Part, Selection, Span
-from ndstream.errors import Forbidden, UnsupportedDType
+from ndstream.errors import Forbidden, InvalidRequest, UnsupportedDType
 from ndstream.stores.hdf5.dtypes import type_id, type_of
 from ndstream.stores.hdf5.encode import Encoding, ahead, encoding
-from ndstream.stores.hdf5.filters import check_filter, filters_of
+from ndstream.stores.hdf5.faults import LIBRARY_ERRORS, reason_of
+from ndstream.stores.hdf5.filters import check_filter, filters_of, may_fail
 from ndstream.stores.hdf5.items import element_type
 from ndstream.stores.hdf5.masks import put, unmask
 from ndstream.stores.hdf5.plan import grid_of
@@ -100,6 +101,25 @@ class Place:
             return
         for part in selection.over(self.grid):
             self.make_chunk_ready(tuple(number * length for number, length in zip(part.chunk, self.grid, strict=True)))
+
+    def settle(self) -> None:
+        """Have the library apply filters that may fail to what it still keeps.
+
+        It would do so when the dataset is closed, and nobody would be told. What it fails for is given up: as long as
+        the library has it, it closes neither dataset nor file.
+
+        Raises
+        ------
+        InvalidRequest
+            A filter makes nothing of the elements.
+        """
+        if not any(may_fail(stage) for stage in self.filters):
+            return
+        try:
+            self.id.flush()
+        except LIBRARY_ERRORS as error:
+            self.id.set_extent((0,) * len(self.grid or ()))
+            raise InvalidRequest(f"the filters do not go with the elements: {reason_of(error)}") from error
 
     def make_chunk_ready(self, corner: tuple[int, ...]) -> None:
         """Do so for one chunk of a dataset with filters, and elements of fixed size."""
@@ -212,11 +232,18 @@ def store(place: Place, selection: Selection, payload: Payload, threads: ThreadP
     Raises
     ------
     InvalidRequest, UnsupportedDType
-        Before anything is written, unless it is about values.
+        Before anything is written, unless it is about values, or filters that make nothing of them.
     """
     source = Source(payload, place, selection.shape)
     if not selection.count:
         return
+    try:
+        _store(place, selection, source, threads)
+    finally:
+        place.settle()
+
+
+def _store(place: Place, selection: Selection, source: Source, threads: ThreadPoolExecutor) -> None:
     blocks = _blocks(place, selection, source)
     if place.encoding is not None and all(isinstance(axis, Span) and axis.step == 1 for axis in selection.axes):
         _write_encoded(place, place.encoding, blocks, threads)

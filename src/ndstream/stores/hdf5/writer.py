@@ -429,6 +429,7 @@ class Writer:
             for edge in _edges(place, shape, operation.shape):
                 place.make_ready(edge)
         place.id.set_extent(operation.shape)
+        place.settle()
         self._data_changed(operation.name, place, "resized", operation.shape)
         return Outcome(shape=operation.shape)
 
