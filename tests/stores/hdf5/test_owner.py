@@ -9,12 +9,13 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from h5py import h5f
+from h5py import h5f, h5o
 
 from ndstream.core.dtypes import Array, from_numpy
 from ndstream.core.model import Filter
 from ndstream.core.operations import (
     Append,
+    Copy,
     CreateDataset,
     CreateGroup,
     Delete,
@@ -23,6 +24,7 @@ from ndstream.core.operations import (
     Payload,
     Resize,
     SetAttributes,
+    Write,
 )
 from ndstream.stores.hdf5.messages import Describe, Done, Refused
 from ndstream.stores.hdf5.writer import Writer
@@ -151,3 +153,37 @@ def test_lzf_stores_as_it_is_what_does_not_become_shorter(owning: Owning) -> Non
         owning.apply(Append(name="/t", data=payload(noise)), CreateGroup(name=f"/{number}"))
     with h5py.File(owning.path, locking=False) as file:
         assert np.array_equal(file["t"], np.tile(noise, 3))
+
+
+@pytest.mark.parametrize("name", ["/t", "/g"])
+def test_the_library_has_no_decoded_chunks_of_what_it_copies(
+    owning: Owning, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    # It would write beyond its memory, which is not always noticed.
+    packed = Filter(id=1, name="deflate", options=(1,))
+    filters = (Filter(id=2, name="shuffle"), packed, Filter(id=3, name="fletcher32"))
+    opened = []
+
+    class Watched:
+        def __getattr__(self, function: str) -> Any:
+            return getattr(h5o, function)
+
+        def copy(self, source: Any, *rest: Any, **options: Any) -> None:
+            opened.append(h5f.get_obj_count(h5f.OBJ_ALL, h5f.OBJ_DATASET) - isinstance(source, h5py.h5d.DatasetID))
+            h5o.copy(source, *rest, **options)
+
+    monkeypatch.setattr("ndstream.stores.hdf5.writer.h5o", Watched())
+    owning.apply(table("/t", "<i4", chunks=(16,), filters=filters), CreateGroup(name="/g"))
+    owning.apply(table("/g/t", "<i4", chunks=(16,), filters=filters))
+    rows = payload(np.arange(40, dtype="<i4"))
+    before = h5f.get_obj_count(h5f.OBJ_ALL, h5f.OBJ_DATASET)
+    owning.apply(
+        Append(name="/t", data=rows),
+        Append(name="/g/t", data=rows),
+        Write(name="/t", data=payload(5, "<i4"), selection={"axes": [[3, 7, 1]]}),
+        Copy(name=name, target="/copy"),
+    )
+    assert opened == [before]
+    with h5py.File(owning.path, locking=False) as file:
+        copied, source = (file["copy"], file["t"]) if name == "/t" else (file["copy/t"], file["g/t"])
+        assert np.array_equal(copied, source)
