@@ -100,6 +100,10 @@ def owner(store: HDF5Store, path: Path) -> int:
     return pid
 
 
+def names(place: Path) -> set[str]:
+    return {path.name for path in place.iterdir()}
+
+
 def test_a_killed_owner_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     kill_and_check(tmp_path, kills=12, seed=1)
 
@@ -894,6 +898,19 @@ def test_a_file_that_was_removed_is_made_again(tmp_path: Path) -> None:
             await store.apply("a.h5", WRITER, [CreateGroup(name="/h")])
 
     run(tmp_path, work)
+
+
+def test_a_file_that_is_gone_leaves_nothing_behind(tmp_path: Path) -> None:
+    async def work(store: HDF5Store) -> None:
+        for _ in range(3):
+            await store.apply("a.h5", WRITER, [dataset("/x", [1])], create=True)
+            (tmp_path / "a.h5").unlink()
+        await store.apply("a.h5", WRITER, [dataset("/x", [1])], create=True)
+        assert names(tmp_path) == {"a.h5", journal_path(tmp_path / "a.h5").name}
+        (tmp_path / "a.h5").rename(tmp_path / "b.h5")
+
+    run(tmp_path, work)
+    assert names(tmp_path) == {"b.h5"}
 
 
 def test_a_file_that_is_removed_while_it_is_taken_is_not_held_for_ever(

@@ -386,8 +386,9 @@ class JournaledFile:
         if self._changed or self._dropping:
             self.rollback()
         self._empty()
-        if self._main.is_at(self.path):
-            self._main.remove(journal_path(self.path))
+        name = journal_path(self.path)
+        if self._log.file.is_at(name):  # also of a file that has gone from its name: there is nothing in it
+            self._main.remove(name)
 
     # -- how it is done --
 
