@@ -600,6 +600,23 @@ def test_nobody_writes_a_file_before_it_is_known_how_it_was_left(
     run(tmp_path, work)
 
 
+def test_a_commit_does_not_wait_for_who_waits_for_it(tmp_path: Path) -> None:
+    async def work(store: HDF5Store) -> None:
+        texts = dataset("/x", ["text"] * 300_000, chunks=(1000,))
+        await store.apply("a.h5", WRITER, [texts], create=True)
+        reading = await store.read("a.h5", "/x", ANYBODY, None)
+        elements = reading.elements()
+        await anext(elements)
+        write = asyncio.create_task(store.apply("a.h5", WRITER, [Write(name="/x", data=payload("other"))]))
+        with pytest.raises(Replaced):  # what is left can only be asked for when the commit is in place
+            async for _ in elements:
+                pass
+        async with asyncio.timeout(30):
+            await write
+
+    run(tmp_path, work, Limits(reader_patience=3600, piece=1 << 16))
+
+
 def test_a_long_read_of_text_notices_that_its_name_went_to_another(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         for name in ("old", "new"):

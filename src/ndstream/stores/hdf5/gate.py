@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
 from weakref import WeakSet
@@ -92,15 +92,16 @@ class Watch:
         Looks up where the bytes are after the dataset has become longer.
     """
 
-    __slots__ = ("__weakref__", "_ended", "_stale", "address", "gate", "lost", "relocate")
+    __slots__ = ("__weakref__", "_asking", "_ended", "_free", "_stale", "address", "gate", "lost", "relocate")
 
     def __init__(self, address: int, gate: Gate, relocate: Callable[[], Awaitable[Any]]) -> None:
         self.address = address
         self.gate = gate
         self.relocate = relocate
         self.lost = False
-        self._stale = False
-        self._ended = asyncio.Event()
+        self._stale = self._ended = False
+        self._asking = 0
+        self._free = asyncio.Event()
 
     def check(self) -> None:
         """Raise `Replaced` when what is still to be read has been changed."""
@@ -119,7 +120,9 @@ class Watch:
                 await self.gate.opened()
             elif self._stale:
                 self._stale = False
-                refresh(await self.relocate())
+                with self.asking():
+                    located = await self.relocate()
+                refresh(located)
             else:
                 return
 
@@ -128,13 +131,31 @@ class Watch:
         """Whether a piece may be read without waiting."""
         return not (self.lost or self._stale or self.gate.closed)
 
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[None]:
+        """Note that the reading goes on only when the owner has answered: not before a commit that is under way."""
+        self._asking += 1
+        self._free.set()
+        try:
+            yield
+        finally:
+            self._asking -= 1
+            if not self._asking and not self._ended:
+                self._free.clear()
+
     def end(self) -> None:
         """Note that nothing more is read."""
-        self._ended.set()
+        self._ended = True
+        self._free.set()
 
-    async def ended(self) -> None:
-        """Wait until nothing more is read."""
-        await self._ended.wait()
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is read."""
+        return self._ended
+
+    async def free(self) -> None:
+        """Wait until nothing more is read, or there is no use in waiting, since the owner is asked."""
+        await self._free.wait()
 
 
 class Watches:
@@ -164,7 +185,7 @@ class Watches:
             async with asyncio.timeout(patience):
                 for watch in affected:
                     if not watch.lost:
-                        await watch.ended()
+                        await watch.free()
 
     def changed(self, rewritten: frozenset[int] | None, grown: frozenset[int]) -> None:
         """Tell readings what a commit did to their datasets."""
@@ -175,7 +196,5 @@ class Watches:
 
     def _affected(self, addresses: frozenset[int] | None) -> list[Watch]:
         return [
-            watch
-            for watch in self._watches
-            if not watch._ended.is_set() and (addresses is None or watch.address in addresses)
+            watch for watch in self._watches if not watch.ended and (addresses is None or watch.address in addresses)
         ]

@@ -274,7 +274,8 @@ class Owners:
             start: tuple[int, ...], count: tuple[int, ...], step: tuple[int, ...], most: int
         ) -> bytes | list[Any]:
             request = Fetch(target=target, start=start, count=count, step=step, most=most, address=address)
-            fetched, _ = await owned.ask(request)
+            with contextlib.nullcontext() if watch is None else watch.asking():
+                fetched, _ = await owned.ask(request)
             assert isinstance(fetched, Fetched)
             if watch is not None:
                 watch.check()
