@@ -968,8 +968,19 @@ def test_a_full_disk_changes_nothing(tmp_path: Path) -> None:
         assert set(file) == {"x"}
 
 
-def test_a_disk_that_is_full_when_a_commit_is_decided_already_does_not_undo_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("again", [False, True])
+def test_a_disk_that_is_full_when_a_commit_is_decided_already_does_not_undo_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
     path = tmp_path / "a.h5"
+    aclose = Tenure.aclose
+
+    async def with_room(tenure: Tenure, **options: Any) -> None:
+        if again:  # there is room when the process ends, and before it is known what it had done
+            resource.prlimit(tenure.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        await aclose(tenure, **options)
+
+    monkeypatch.setattr(Tenure, "aclose", with_room)
 
     async def work(store: HDF5Store) -> None:
         await store.apply("a.h5", WRITER, [table("/t", "<i8", (1000,)), dataset("/big", [1] * 1000000)], create=True)
@@ -985,8 +996,7 @@ def test_a_disk_that_is_full_when_a_commit_is_decided_already_does_not_undo_it(t
         )
         assert [type(each) for each in told] == [StorageFailed, InvalidRequest]
         assert "committed" in str(told[0])
-        again = await store.apply("a.h5", WRITER, rows, key="k")
-        assert again.repeated
+        assert (await store.apply("a.h5", WRITER, rows, key="k")).repeated
         assert (await collect(await store.read("a.h5", "/t", ANYBODY, None))).shape == (10, 1000)
 
     run(tmp_path, work)

@@ -519,7 +519,7 @@ class Owned:
         if tenure is not None:
             self.gate.shut()
             try:
-                await tenure.aclose()
+                await tenure.aclose(release=False)
             finally:
                 self._begin(self._revive())
 

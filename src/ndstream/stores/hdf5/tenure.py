@@ -67,10 +67,13 @@ class Tenure:
         self._process.begin(Job(request, answer, longest_reply(request, self._hello.document)), patience)
         return await asyncio.shield(answer)
 
-    async def aclose(self) -> None:
-        """Have the process let go of the file and end; kill it when it does not."""
+    async def aclose(self, *, release: bool = True) -> None:
+        """Have the process let go of the file and end; kill it when it does not.
+
+        Without `release` it ends as in a crash: its journal stays, with what it knows of batches sent again.
+        """
         self._closing = True
-        self._process.hang_up(Release())
+        self._process.hang_up(Release() if release else None)
         try:
             async with asyncio.timeout(_GRACE):
                 await self._gone.wait()
