@@ -54,8 +54,12 @@ def chunk_shape(shape: tuple[int, ...], maxshape: tuple[int | None, ...] | None,
     return tuple(sides)
 
 
-def check_chunk(operation: WriteChunk, shape: tuple[int, ...], chunks: tuple[int, ...]) -> tuple[int, ...]:
+def check_chunk(
+    operation: WriteChunk, shape: tuple[int, ...], chunks: tuple[int, ...], most: int | None
+) -> tuple[int, ...]:
     """Make sure that a chunk is one of the grid; returns the shape that the dataset of that shape needs for it.
+
+    Its first axis may have `most` elements, None for any number: the last chunk may reach beyond that.
 
     Raises
     ------
@@ -66,7 +70,10 @@ def check_chunk(operation: WriteChunk, shape: tuple[int, ...], chunks: tuple[int
         raise InvalidRequest(f"no chunk of {name}, which are of the shape {chunks}, begins at {start}")
     if any(index >= side for index, side in zip(start[1:], shape[1:], strict=True)):
         raise OutOfBounds(f"{name} of the shape {shape} does not reach to {start}")
-    return (max(shape[0], start[0] + chunks[0]), *shape[1:])
+    needed = start[0] + chunks[0]
+    if most is not None and start[0] < most < needed:
+        needed = most
+    return (max(shape[0], needed), *shape[1:])
 
 
 def check_stored(operation: WriteChunk, nbytes: int, filters: int, whole: int) -> None:

@@ -73,7 +73,7 @@ class WriteChunk(msgspec.Struct, frozen=True, kw_only=True, tag_field="operation
     `start` is the index of its first element, along each axis a multiple of the length of the chunks. `data` are bytes
     (uint8, one axis): what the filters make of a whole chunk, those aside that `mask` has a bit for, n for the n-th.
     Where none is left the bytes are the elements; others are not looked at until somebody reads them. A dataset that
-    does not reach so far becomes longer along its first axis.
+    does not reach so far becomes longer along its first axis, as far as it may.
     """
 
     name: str

@@ -104,7 +104,7 @@ class Draft:
         size = item_size(from_numpy(values.dtype))
         if array.chunks is None or size is None:
             raise InvalidRequest(f"{operation.name} is not stored in chunks of elements of one size")
-        now = check_chunk(operation, values.shape, array.chunks)
+        now = check_chunk(operation, values.shape, array.chunks, (array.maxshape or values.shape)[0])
         stored = bytes_of(operation.data)
         check_stored(operation, stored.size, len(array.filters), prod(array.chunks) * size)
         if operation.mask != (1 << len(array.filters)) - 1:

@@ -235,6 +235,23 @@ class WritableStoreSuite:
 
         self.run(tmp_path, work)
 
+    def test_the_last_chunk_may_reach_beyond_what_a_dataset_may_become(self, tmp_path: Path) -> None:
+        async def work(store: Any) -> None:
+            fixed = dataset("/fixed", np.zeros((5, 4), "<i4"), chunks=(2, 3))
+            limited = CreateDataset(name="/limited", dtype=fixed.dtype, shape=(0, 4), maxshape=(5, 4), chunks=(2, 3))
+            await apply(store, fixed, limited)
+            row = np.arange(6, dtype="<i4")
+            for name in ("/fixed", "/limited"):
+                for start in ((4, 0), (4, 3)):
+                    chunk = WriteChunk(name=name, start=start, data=payload(row.view("u1")))
+                    done = await apply(store, chunk)
+                    assert done.outcomes[0].shape == (5, 4)
+                assert (await read(store, name))[4].tolist() == [0, 1, 2, 0]
+                with pytest.raises(NDStreamError):
+                    await apply(store, WriteChunk(name=name, start=(6, 0), data=payload(row.view("u1"))))
+
+        self.run(tmp_path, work)
+
     def test_chunks_that_are_none_are_refused(self, tmp_path: Path) -> None:
         async def work(store: Any) -> None:
             await apply(store, table("/f", "<i4", (4,), chunks=(2, 3), filters=GZIP), dataset("/flat", [1, 2]))

@@ -320,7 +320,7 @@ class Writer:
         place, shape = self._dataset(operation.name)
         if place.itemsize is None or place.grid is None:
             raise InvalidRequest(f"{operation.name} is not stored in chunks of elements of one size")
-        now = check_chunk(operation, shape, place.grid)
+        now = check_chunk(operation, shape, place.grid, place.maxshape[0])
         stored = bytes_of(operation.data)
         if stored.size > self._limits.chunk:
             raise TooLarge(f"a chunk of {stored.size} bytes is more than the limit 'chunk' ({self._limits.chunk})")
