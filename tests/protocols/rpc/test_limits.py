@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import tracemalloc
 from contextlib import ExitStack
 from typing import Any
 
@@ -16,6 +17,7 @@ import ndstream
 from ndstream.core.limits import KiB, MiB
 from ndstream.errors import Busy, ConnectionLost
 from ndstream.protocols.rpc.intake import Intake
+from ndstream.protocols.rpc.values import to_stored
 from ndstream.stores.memory import Array
 from ndstream.transports.tcp import Link
 
@@ -339,11 +341,42 @@ def test_values_are_counted_before_memory_is_taken_for_them() -> None:
         assert peer.ask(command="write", path="/x", data=np.zeros(5000), id=8)["status"] == "success"
 
 
-def test_text_that_would_take_far_more_as_an_array() -> None:
-    bomb = ["x" * 60_000] + [""] * 60_000
+def scalar(kind: str, data: bytes) -> dict[bytes, Any]:
+    """Scalar as msgpack-numpy spells it."""
+    return {b"nd": False, b"type": kind, b"data": data}
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        ["x" * 60_000] + [""] * 60_000,
+        [scalar("<U20000", b"x\0\0\0" * 20_000), *["a"] * 2000],
+        [scalar("|V80000", bytes(80_000))] + [scalar("|V1", b"a")] * 2000,
+        [np.full(100, "x" * 4000), *[np.full(100, "a")] * 100],
+        ["a", *[1.5] * 300_000],
+    ],
+)
+def test_text_that_would_take_far_more_as_an_array(bomb: list[Any]) -> None:
     with hosted() as host, Peer(host.port) as peer:
         assert "fewer" in peer.ask(command="write", path="/x", data=bomb)["message"]
-        assert peer.ask(command="write", path="/x", data=bomb[:100])["status"] == "success"
+        assert peer.ask(command="write", path="/x", data=bomb[:20])["status"] == "success"
+
+
+def test_lists_of_bytes_are_no_array_on_the_way_either() -> None:
+    tracemalloc.start()
+    try:
+        assert to_stored([[b"x" * 20_000], [b""] * 2000]).serialized
+        assert tracemalloc.get_traced_memory()[1] < 10 * MiB
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("fill", [["a"] * 2000, np.full(2000, "a"), [np.full(2000, "a")]])
+def test_a_fill_value_is_one_element(fill: Any) -> None:
+    with hosted() as host, Peer(host.port) as peer:
+        told = peer.ask(command="create_dataset", path="/x", dtype="|S50000", shape=[1], fillvalue=fill)
+        assert told["status"] == "error"
+        assert "internal" not in told["message"]
 
 
 def test_drained_servers_end_streams_and_close() -> None:

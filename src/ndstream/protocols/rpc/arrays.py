@@ -23,6 +23,8 @@ from ndstream.wire.framing import Buffer
 
 _RANK = 32
 _PADDED = 64 * MiB
+_NUMBER = 4 * 64
+"""Bytes of a number that becomes text since there is text beside it."""
 _HANDLE = np.dtype("O")
 _AS_SENT = sys.byteorder == "little"
 """Whether numbers in the byte order of this machine are sent as they are."""
@@ -71,7 +73,7 @@ def from_map(value: dict[Any, Any]) -> Any:
         data, shape = value[b"__ndarray__"], value.get(_SHAPE)
         dtype = array_dtype(value.get(b"dtype"))
         if isinstance(data, list):
-            _check_rows(data, dtype.itemsize)
+            check_rows(data, dtype.itemsize)
             try:
                 return np.array([tuple(row) for row in data] if dtype.names else data, dtype)
             except (ValueError, TypeError, OverflowError) as error:
@@ -174,12 +176,12 @@ def _listed(elements: list[Any], dtype: DType, shape: tuple[int, ...]) -> NDArra
     if prod(shape) != len(elements):
         raise InvalidRequest(f"{len(elements)} elements do not make an array of shape {shape}")
     if isinstance(dtype, String) and all(isinstance(item, str) for item in elements):
-        check_texts(elements)
+        check_padded(elements)
         return np.array(elements, "U").reshape(shape)
     base = dtype.base if isinstance(dtype, Sequence) else None
     if base is None or not is_fixed(base):
         raise InvalidRequest("elements that are no text of this type")
-    _check_rows(elements, memory_size(base))
+    check_rows(elements, memory_size(base))
     try:
         flat = [np.asarray(item, to_numpy(base)).tobytes() for item in elements]
         return restore(flat, dtype, shape)
@@ -241,7 +243,7 @@ def fits_padded(longest: int, count: int) -> bool:
     return 4 * longest * count <= _PADDED
 
 
-def _check_rows(value: list[Any], itemsize: int) -> None:
+def check_rows(value: list[Any], itemsize: int) -> None:
     """Refuse nested lists that would take much more memory as an array of elements of so many bytes.
 
     Raises
@@ -254,29 +256,43 @@ def _check_rows(value: list[Any], itemsize: int) -> None:
         items = inside.pop()
         count += len(items)
         inside += [item for item in items if isinstance(item, list)]
+        count += sum([item.size for item in items if isinstance(item, np.ndarray)])
     if itemsize > _HANDLE.itemsize and itemsize * count > _PADDED:
         raise TooLarge(f"{count} elements of {itemsize} bytes in lists: send their bytes")
 
 
-def check_texts(value: list[Any]) -> None:
-    """Refuse nested lists whose text would take much more memory as an array than it has.
+def check_padded(value: list[Any]) -> None:
+    """Refuse nested lists that would take much more memory as an array, in which all is as long as the longest.
 
     Raises
     ------
     TooLarge
     """
-    longest = count = 0
+    longest = count = given = 0
+    numbers = texts = False
     inside = [value]
     while inside:
         items = inside.pop()
         count += len(items)
         for item in items:
-            if type(item) is str:
-                longest = max(longest, len(item))
-            elif type(item) is list:
+            kind = type(item)
+            if kind is str:
+                texts = True
+                longest = max(longest, 4 * len(item))
+            elif kind is list:
                 inside.append(item)
-    if not fits_padded(longest, count):
-        raise TooLarge(f"{count} texts of up to {longest} characters: send fewer of them at a time")
+            elif isinstance(item, np.ndarray | np.generic) and item.dtype.kind in "USV":
+                texts = True
+                longest = max(longest, item.dtype.itemsize)
+                count += item.size - 1
+                given += item.nbytes
+            else:
+                numbers = True
+                count += item.size - 1 if isinstance(item, np.ndarray) else 0
+    if texts and numbers:
+        longest = max(longest, _NUMBER)
+    if longest * count > max(_PADDED, 2 * given):
+        raise TooLarge(f"{count} elements of up to {longest} bytes in lists: send fewer of them at a time")
 
 
 def check_characters(array: NDArray[Any]) -> None:

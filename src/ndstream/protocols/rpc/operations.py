@@ -13,6 +13,7 @@ from ndstream.core.model import Filter
 from ndstream.core.operations import Operation, Payload
 from ndstream.errors import InvalidRequest, UnsupportedDType, WrongKind
 from ndstream.protocols.rpc import messages as m
+from ndstream.protocols.rpc.arrays import check_rows
 from ndstream.protocols.rpc.dtypes import parse
 from ndstream.protocols.rpc.fitting import check_fits
 from ndstream.protocols.rpc.values import SERIALIZED, attribute_payload, payload_of, to_array, to_stored
@@ -157,6 +158,10 @@ def _fill(value: Any, dtype: Any) -> bytes | None:
     if item_size(dtype) is None:
         raise UnsupportedDType("elements of variable length have no fill value")
     spelled = to_numpy(dtype)
+    if isinstance(value, np.ndarray) and value.shape != spelled.shape:
+        raise InvalidRequest("a fill value is one element")
+    if isinstance(value, list):
+        check_rows(value, spelled.base.itemsize)
     try:
         array = np.asarray(value if not isinstance(value, list) else tuple(value), spelled.base)
     except (ValueError, TypeError, OverflowError) as error:

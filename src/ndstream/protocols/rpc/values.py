@@ -101,7 +101,9 @@ def _as_array(value: Any) -> NDArray[Any] | None:
     if isinstance(value, dict | bytes | None):
         return None
     if isinstance(value, list):
-        arrays.check_texts(value)
+        if _holds_bytes(value):
+            return None
+        arrays.check_padded(value)
     try:
         found: NDArray[Any] = np.array(value)
     except (ValueError, TypeError, OverflowError):
@@ -109,6 +111,10 @@ def _as_array(value: Any) -> NDArray[Any] | None:
     if found.dtype.kind == "U":
         return None if _has_others(value) else found
     return found if found.dtype.kind in "biufcV" else None
+
+
+def _holds_bytes(value: list[Any]) -> bool:
+    return any(isinstance(item, bytes) or (type(item) is list and _holds_bytes(item)) for item in value)
 
 
 def _has_others(value: Any) -> bool:
