@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 import zlib
 from typing import Any
 
@@ -13,6 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.protocols.rpc.conftest import TOKEN, Served, StartOwn
 from tests.protocols.rpc.peer import FEATURES, Peer, extended, frame, packed, taken_apart
+
+from ndstream.errors import InvalidSelection
+from ndstream.protocols.rpc.selections import read_selection, read_selections
 
 CUBE = np.arange(4 * 5 * 6, dtype="<i4").reshape(4, 5, 6)
 
@@ -188,11 +192,29 @@ def test_masks_and_the_ellipsis(greeted: Peer, group: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [[9], [{"i": [0, 9]}], [None, {"m": [True]}], ["x"], [[0, 1, 0]], [0, 0, 0, 0], [1.5]]
+    "wrong",
+    [
+        *([9], [{"i": [0, 9]}], [None, {"m": [True]}], ["x"], [[0, 1, 0]], [0, 0, 0, 0], [1.5]),
+        *([{"i": [1, [2]]}], [{"m": [True, [True], False, False]}], [{"i": ["1"]}], [{"i": [(1 << 64) - 1]}]),
+    ],
 )
 def test_selections_that_are_none(greeted: Peer, group: str, wrong: list[Any]) -> None:
     greeted.ask(command="write", path=group, data=CUBE)
     assert greeted.ask(command="read", path=group, selection=wrong)["code"] in ("out_of_range", "bad_request")
+
+
+@pytest.mark.parametrize("name", ["i", "m"])
+def test_text_in_the_place_of_numbers_takes_no_memory(name: str) -> None:
+    texts = ["x" * 20_000, *["a"] * 2000]
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidSelection):
+            read_selection([{name: texts}], (2001,), 1 << 24)
+        with pytest.raises(InvalidSelection):
+            read_selections([[text] for text in texts], (2001,), 1 << 24)
+        assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_regions_are_written(greeted: Peer, group: str) -> None:

@@ -89,8 +89,8 @@ def _span(first: Any, last: Any, step: Any, side: int, number: int) -> Span:
 
 
 def _picks(indices: Any, side: int, number: int, most: int) -> Picks:
-    array = np.asarray(indices) if isinstance(indices, list | np.ndarray) else np.empty((0, 0))
-    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+    array = _flat(indices, int, np.integer)
+    if array is None or array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise InvalidSelection(f"axis {number}: no list of indices")
     if array.size > most:
         raise TooLarge(f"axis {number}: {array.size} indices, {most} are accepted (limit: selections)")
@@ -100,9 +100,19 @@ def _picks(indices: Any, side: int, number: int, most: int) -> Picks:
     return Picks(np.where(found < 0, found + side, found))
 
 
+def _flat(items: Any, *kinds: type) -> NDArray[Any] | None:
+    """Array of the items of a list, which are all of these kinds; None when there is anything else in it."""
+    if isinstance(items, np.ndarray):
+        return items
+    # By type: there are few of them.
+    if not isinstance(items, list) or not all(issubclass(one, kinds) for one in set(map(type, items))):
+        return None
+    return np.array(items)
+
+
 def _flags(mask: Any, side: int, number: int) -> NDArray[np.bool_]:
-    array = np.asarray(mask) if isinstance(mask, list | np.ndarray) else np.empty(0)
-    if array.shape != (side,) or (array.size and array.dtype.kind != "b"):
+    array = _flat(mask, bool, np.bool_)
+    if array is None or array.shape != (side,) or (array.size and array.dtype.kind != "b"):
         raise InvalidSelection(f"axis {number}: a mask of {side} flags is needed")
     return array.astype(np.bool_)
 
@@ -143,13 +153,10 @@ def read_selections(spellings: Sequence[Any], shape: tuple[int, ...], most: int)
 def _ranges(spellings: Sequence[Any], shape: tuple[int, ...]) -> Selection | None:
     """One selection for plain ranges of axis 0 with nothing said of other axes; None when they are not all so."""
     pairs = [spelling[0] for spelling in spellings if isinstance(spelling, list) and len(spelling) == 1]
-    if len(pairs) != len(spellings):
+    if len(pairs) != len(spellings) or not all(map(_is_pair, pairs)):
         return None
-    try:
-        bounds = np.array(pairs)
-    except ValueError:
-        return None
-    if bounds.dtype.kind != "i" or bounds.shape != (len(pairs), 2):
+    bounds = np.array(pairs)
+    if bounds.dtype.kind != "i":
         return None
     side = shape[0]
     ends = np.clip(np.where(bounds < 0, bounds + side, bounds), 0, side).astype(np.int64)
@@ -157,6 +164,10 @@ def _ranges(spellings: Sequence[Any], shape: tuple[int, ...]) -> Selection | Non
     held = counts > 0
     first = Spans(starts[held], counts[held]).simplest()
     return Selection(source=shape, axes=(first, *[Span(0, length) for length in shape[1:]]))
+
+
+def _is_pair(entry: Any) -> bool:
+    return type(entry) is list and len(entry) == 2 and type(entry[0]) is int and type(entry[1]) is int
 
 
 def _kept(selection: Selection) -> Selection:
