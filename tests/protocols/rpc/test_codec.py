@@ -145,7 +145,7 @@ odd = entries | st.booleans() | st.floats() | st.binary(max_size=2) | st.just({"
         {},
         optional={
             "command": st.sampled_from(["read", "write", None]),
-            "path": st.text(max_size=5) | st.none() | numbers,
+            "path": st.text(st.characters(exclude_characters="\0"), max_size=5) | st.none() | numbers,
             "id": st.none() | st.integers(-1, 1 << 60) | st.text(max_size=70) | st.floats(),
             "selection": st.none() | st.lists(entries, max_size=3) | st.lists(odd, max_size=3),
             "max_bytes": st.none() | numbers,
