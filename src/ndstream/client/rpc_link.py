@@ -34,7 +34,6 @@ Fields = dict[str, Any]
 Told = Callable[[Fields], object]
 
 _WRITES = frozenset(name for name, (_, access) in m.COMMANDS.items() if access == "write")
-_BEFORE_HELLO = codec.Agreed()
 _QUESTIONS: tuple[Fields, ...] = ({"command": "get_config"}, {"command": "read", "path": "/ndstream: are you there"})
 """What a server of the original protocol is asked to find out whether it is one; nothing is done."""
 
@@ -97,7 +96,7 @@ class RPCLink:
         self._in_turn: deque[Pending] = deque()
         self._turn = asyncio.Lock()
         self._places = asyncio.Semaphore(1)
-        self._agreed = _BEFORE_HELLO
+        self._agreed = codec.Agreed(most=limits.frame)
         self._numbers = 0
         self._lost: NDStreamError | None = None
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import tracemalloc
+import zlib
 from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 import pytest
 from tests.protocols.rpc.hosted import hosted
-from tests.protocols.rpc.peer import Peer, extended, frame, packed, taken_apart
+from tests.protocols.rpc.peer import FEATURES, Peer, extended, frame, packed, taken_apart
 
 import ndstream
 from ndstream.core.limits import KiB, MiB
@@ -369,6 +370,27 @@ def test_lists_of_bytes_are_no_array_on_the_way_either() -> None:
         assert tracemalloc.get_traced_memory()[1] < 10 * MiB
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("codec", [None, "zlib"])
+def test_the_arrays_of_a_message_take_no_more_than_a_frame_together(codec: str | None) -> None:
+    """However often a body is meant, and whatever it becomes."""
+    raw = bytes(900 * KiB)
+    one = {"$nd": 0, "dtype": "|u1", "shape": [len(raw)]} | ({"codec": codec, "nbytes": len(raw)} if codec else {})
+    body = zlib.compress(raw) if codec else raw
+    with hosted(frame=1 * MiB) as host, Peer(host.port) as peer:
+        peer.hello(features=[*FEATURES, "zlib"])
+        for count, code in {3: None, 75: "too_large"}.items():
+            peer.send(extended({"command": "write", "path": "/x", "data": [one] * count, "id": 1}, body))
+            assert peer.reply().get("code") == code
+        assert peer.ask(command="read", path="/x", max_bytes=0)["details"]["nbytes"] == 3 * len(raw)
+
+
+def test_neither_do_rows_in_lists() -> None:
+    rows = {b"__ndarray__": ["a"], b"dtype": "|S300000", b"shape": [1]}
+    with hosted(frame=1 * MiB) as host, Peer(host.port) as peer:
+        assert peer.ask(command="write", path="/x", data=[rows] * 3)["status"] == "success"
+        assert "frame" in peer.ask(command="write", path="/x", data=[rows] * 224)["message"]
 
 
 @pytest.mark.parametrize("fill", [["a"] * 2000, np.full(2000, "a"), [np.full(2000, "a")]])

@@ -22,7 +22,8 @@ from ndstream.protocols.rpc.dtypes import TEXT, array_dtype, parse, spell, spell
 from ndstream.wire.framing import Buffer
 
 _RANK = 32
-_PADDED = 64 * MiB
+PADDED = 64 * MiB
+"""Bytes that an array may take of which every element has as much room as the longest."""
 _NUMBER = 4 * 64
 """Bytes of a number that becomes text since there is text beside it."""
 _HANDLE = np.dtype("O")
@@ -147,7 +148,7 @@ def from_reference(value: dict[Any, Any], bodies: abc.Sequence[memoryview], code
     codecs : frozenset of str
         Ways of compression that were agreed on.
     most : int, bytes
-        Largest array that a compressed body may become.
+        Largest array that a compressed body may become: what the other arrays of the message leave.
 
     Raises
     ------
@@ -195,7 +196,7 @@ def _expanded(body: memoryview, codec: Any, told: Any, nbytes: int, codecs: froz
     if told != nbytes:
         raise ProtocolError(f"a compressed body says {str(told)[:20]} bytes, the array has {nbytes}")
     if nbytes > most:
-        raise TooLarge(f"a compressed array of {nbytes} bytes, {most} are accepted (limit: frame)")
+        raise TooLarge(f"a compressed array of {nbytes} bytes, {most} are left to its message (limit: frame)")
     machine = zlib.decompressobj()
     try:
         raw = machine.decompress(body, nbytes) if nbytes else b""
@@ -240,7 +241,7 @@ def packed_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 def fits_padded(longest: int, count: int) -> bool:
     """Whether text may become an array of numpy, in which every element takes as much as the longest."""
-    return 4 * longest * count <= _PADDED
+    return 4 * longest * count <= PADDED
 
 
 def check_rows(value: list[Any], itemsize: int) -> None:
@@ -257,7 +258,7 @@ def check_rows(value: list[Any], itemsize: int) -> None:
         count += len(items)
         inside += [item for item in items if isinstance(item, list)]
         count += sum([item.size for item in items if isinstance(item, np.ndarray)])
-    if itemsize > _HANDLE.itemsize and itemsize * count > _PADDED:
+    if itemsize > _HANDLE.itemsize and itemsize * count > PADDED:
         raise TooLarge(f"{count} elements of {itemsize} bytes in lists: send their bytes")
 
 
@@ -291,7 +292,7 @@ def check_padded(value: list[Any]) -> None:
                 count += item.size - 1 if isinstance(item, np.ndarray) else 0
     if texts and numbers:
         longest = max(longest, _NUMBER)
-    if longest * count > max(_PADDED, 2 * given):
+    if longest * count > max(PADDED, 2 * given):
         raise TooLarge(f"{count} elements of up to {longest} bytes in lists: send fewer of them at a time")
 
 

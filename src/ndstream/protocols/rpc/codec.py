@@ -78,7 +78,10 @@ class Unpacked:
 
 @dataclass(frozen=True, slots=True)
 class Agreed:
-    """What a connection agreed on: ways of compression, and the longest frame that is accepted."""
+    """What a connection agreed on: ways of compression, and the longest frame that is accepted.
+
+    The arrays of a message may take as much together, or 64 MiB.
+    """
 
     codecs: frozenset[str] = _NOTHING
     most: int = 256 * MiB
@@ -246,7 +249,9 @@ class _Restorer:
     def __init__(self, unpacked: Unpacked, agreed: Agreed) -> None:
         self._form = unpacked.form
         self._bodies = unpacked.bodies
-        self._agreed = agreed
+        self._codecs = agreed.codecs
+        self._most = agreed.most
+        self._room = max(agreed.most, arrays.PADDED)
 
     def value(self, value: Any, depth: int) -> Any:
         if isinstance(value, dict):
@@ -265,9 +270,9 @@ class _Restorer:
         if depth >= DEPTH or len(value) > WIDTH:
             raise ProtocolError(f"more than {DEPTH} containers within one another, or a map of more than {WIDTH}")
         if self._form is Form.MSGPACK and arrays.is_map(value):
-            return arrays.from_map(value)
+            return self._counted(arrays.from_map(value))
         if self._form is Form.EXTENDED and "$nd" in value:
-            return arrays.from_reference(value, self._bodies, self._agreed.codecs, self._agreed.most)
+            return self._counted(arrays.from_reference(value, self._bodies, self._codecs, self._left))
         if not all(isinstance(key, str) for key in value):
             raise InvalidRequest("the keys of a map are text")
         doubled = self._form is Form.EXTENDED
@@ -275,6 +280,22 @@ class _Restorer:
             key[1:] if doubled and key.startswith("$$") else key: self.value(item, depth + 1)
             for key, item in value.items()
         }
+
+    @property
+    def _left(self) -> int:
+        return min(self._room, self._most)
+
+    def _counted(self, array: Any) -> Any:
+        """Count what an array takes: bodies may be smaller, and be meant several times, and so may elements in lists.
+
+        Raises
+        ------
+        TooLarge
+        """
+        self._room -= array.nbytes if isinstance(array, np.ndarray) else 0
+        if self._room < 0:
+            raise TooLarge("the arrays of a message take far more memory than a frame has (limit: frame)")
+        return array
 
 
 # -- out --

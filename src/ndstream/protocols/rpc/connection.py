@@ -276,7 +276,7 @@ class Connection:
                 ident = codec.ident_of(unpacked.fields.get("id"))
                 if ident is not None and ident in self._open:
                     raise InvalidRequest(f"request {ident!r} is under way already")
-            fields = codec.restore(unpacked, _NOTHING_AGREED if session is None else session.agreed)
+            fields = codec.restore(unpacked, session.agreed if session else codec.Agreed(most=self._limits.frame))
             return codec.request_of(fields, form, ident)
         except NDStreamError as error:
             raise _Misunderstood(error, ident, form) from error
@@ -535,7 +535,6 @@ class Connection:
 
 
 _TAKEN_BACK = Cancelled("taken back by the client")
-_NOTHING_AGREED = codec.Agreed()
 
 
 class _Misunderstood(Exception):

@@ -76,7 +76,7 @@ def from_serialized(data: NDArray[Any]) -> Any:
         It was not, or was changed.
     """
     try:
-        return codec.restore(codec.unpack(data.tobytes(), extended=False), codec.Agreed())["value"]
+        return codec.restore(codec.unpack(data.tobytes(), extended=False), codec.Agreed(most=data.nbytes))["value"]
     except (ProtocolError, RequestError, KeyError, IndexError) as error:
         raise DataError("a serialized value cannot be read") from error
 
