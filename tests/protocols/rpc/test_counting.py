@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from unittest.mock import patch
 
 import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ndstream.protocols.rpc import counting
 from ndstream.protocols.rpc.counting import json_exceeds, msgpack_exceeds
 
 LEAVES = (
@@ -48,6 +50,19 @@ def test_values_of_json_are_counted(value: Any) -> None:
     text = json.dumps({"x": value}).encode()
     assert not json_exceeds(text, 2 * count(value) + 2)
     assert json_exceeds(text, (count(value) - 1) // 2)
+
+
+@given(text=st.text(st.sampled_from('",\\[n'), max_size=40), stretch=st.integers(1, 8))
+def test_wherever_text_is_cut_it_is_text(text: str, stretch: int) -> None:
+    encoded = json.dumps([text] * 3).encode()
+    with patch.object(counting, "_STRETCH", stretch):
+        assert not json_exceeds(encoded, 3)
+        assert json_exceeds(encoded, 2)
+
+
+def test_text_without_an_end_is_read_once() -> None:
+    """Not once from every quote on: this test would never end."""
+    assert not json_exceeds(b'{"a":"' + b',\\"' * 2_000_000, 1_000_000)
 
 
 @pytest.mark.parametrize("payload", [b"\xdd\xff", b"\xc6\xff\xff\xff\xff", b"\xdb", b"\xc1\xc1", b"\xcb\x01"])

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 
+from ndstream.core.limits import KiB
 from ndstream.wire.framing import Buffer
 
 _SINGLE = re.compile(rb"[\x00-\x7f\xa0\xc0-\xc3\xe0-\xff]*+")
 """Values of one byte."""
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_STRETCH = 256 * KiB
+"""Bytes of JSON that are looked at in one go: more would keep every other thread waiting."""
 _JSON_MARKS = (b",", b":", b"[", b"{")
 
 _FIXED = {
@@ -59,5 +61,14 @@ def json_exceeds(text: bytes, most: int) -> bool:
     """Whether there are more than about `most` values in JSON, each key of an object being one."""
     if len(text) <= most or sum(map(text.count, _JSON_MARKS)) <= most:
         return False
-    bare = _STRING.sub(b"", text)
-    return sum(map(bare.count, _JSON_MARKS)) > most
+    count = at = inside = 0
+    while at < len(text) and count <= most:
+        stretch = text[at : at + _STRETCH]
+        if (len(stretch) - len(stretch.rstrip(b"\\"))) % 2:
+            stretch = text[at : at + _STRETCH + 1]
+        at += len(stretch)
+        pieces = stretch.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
+        bare = b"".join(pieces[inside::2])
+        count += sum(map(bare.count, _JSON_MARKS))
+        inside ^= (len(pieces) - 1) % 2
+    return count > most
