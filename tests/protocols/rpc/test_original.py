@@ -125,6 +125,22 @@ def test_nothing_is_guessed_of_bytes(peer: Peer, group: str) -> None:
     np.testing.assert_array_equal(peer.data(f"{group}/map"), looks)
 
 
+def test_a_value_that_is_no_array_has_no_rows(peer: Peer, greeted: Peer, group: str) -> None:
+    value = {"a": [1, None]}
+    written = {"command": "write", "path": group, "data": value}
+    rows = np.array([1, 2], "u1")
+    assert peer.ask(**written)["status"] == SUCCESS
+    assert "no array" in peer.ask(command="append", path=group, data=rows)["message"]
+    assert "no array" in peer.ask(command="insert", path=group, index=0, data=rows)["message"]
+    assert greeted.ask(command="update", path=group, data=rows, selection=[[0, 2]])["code"] == "wrong_kind"
+    batch = [written | {"path": f"{group}.new"}, {"command": "append", "path": f"{group}.new", "data": rows}]
+    assert greeted.ask(command="batch", commands=batch)["code"] == "wrong_kind"
+    assert peer.ask(command="read", path=group)["data"] == value
+    assert peer.ask(command="write", path=group, data=rows)["status"] == SUCCESS
+    assert peer.ask(command="append", path=group, data=rows)["status"] == SUCCESS
+    assert peer.data(group).tolist() == [1, 2, 1, 2]
+
+
 @pytest.mark.parametrize("start", [np.arange(3), np.arange(6).reshape(2, 3), COMPOUND], ids=["1-D", "2-D", "compound"])
 def test_rows_are_appended_and_inserted(served: Served, peer: Peer, group: str, start: Any) -> None:
     for _ in range(2):

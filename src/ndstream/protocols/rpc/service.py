@@ -299,6 +299,7 @@ class Commands:
         """Write into the region of an update; the shape of the data is checked here, where it can be told."""
         assert command.selection is not None
         node = await self._dataset(path, caller.access)
+        _check_elements(path, m.MARKER in node.attributes)
         selection = read_selection(command.selection, node.shape or (), self._limits.selections)
         payload = payload_of(await self._aside(caller, to_array, command.data))
         if not _broadcasts(payload.shape, selection):
@@ -355,6 +356,8 @@ class Commands:
     ) -> None:
         """Refuse rows that lose something in the dataset that they are added to, which is there or made before."""
         for earlier in reversed(before):
+            if isinstance(earlier, ops.SetAttributes) and earlier.name == operation.name:
+                _check_elements(operation.name, m.MARKER in earlier.values)
             if isinstance(earlier, ops.CreateDataset) and earlier.name == operation.name:
                 await self._aside(caller, check_fits, operation.data, earlier.dtype)
                 return
@@ -363,6 +366,7 @@ class Commands:
         except NotFound:
             return
         if isinstance(node, model.Dataset):
+            _check_elements(operation.name, m.MARKER in node.attributes)
             await self._aside(caller, check_fits, operation.data, node.dtype)
 
     async def _let_grow(
@@ -499,6 +503,12 @@ class Commands:
 async def _events(store: WritableStore, path: str, access: Access, since: int | None) -> Events:
     async for event in store.follow(path, access, since=since):
         yield {"event": msgspec.to_builtins(event)}
+
+
+def _check_elements(path: str, serialized: bool) -> None:
+    """Refuse to change a part of a value that was serialized: it would not be one any more."""
+    if serialized:
+        raise WrongKind(f"{path} holds a value that is no array: write all of it")
 
 
 def _longest(command: m.Read | m.PlainRead, caller: Caller) -> int:
