@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from tests.protocols.rpc.peer import extended, packed, taken_apart
 
+from ndstream.core.limits import KiB
 from ndstream.errors import NDStreamError, UnsupportedDType
 from ndstream.protocols.rpc import codec
 from ndstream.protocols.rpc.messages import LARGEST_ID, RESERVED, Form, Read
@@ -49,6 +51,27 @@ def test_plain_values_come_through_every_form(value: Any, form: Form) -> None:
     if isinstance(value, dict) and "$nd" in value:
         return
     assert through({"data": value}, form) == {"data": value}
+
+
+numbered = hnp.arrays("<f8", hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5)) | hnp.arrays("<U2", 5)
+
+
+@settings(max_examples=100)
+@given(
+    value=st.recursive(
+        plain | numbered, lambda inner: st.lists(inner, max_size=9) | st.dictionaries(keys, inner, max_size=3)
+    )
+)
+def test_json_in_pieces_is_json(value: Any) -> None:
+    whole = codec.pack({"data": value}, Form.JSON)
+    with patch.object(codec, "_STRETCH", 0), patch.object(codec, "_TOGETHER", 2):
+        assert codec.pack({"data": value}, Form.JSON) == whole
+
+
+@pytest.mark.parametrize("value", [np.arange(1e5), np.zeros((2, 300, 1000), "u1"), [[1.5] * 10**5], {"a": [1] * 10**5}])
+def test_no_piece_of_json_is_long(value: Any) -> None:
+    """While one is made, nothing else runs."""
+    assert max(map(len, codec._json_pieces({"data": value}))) < 256 * KiB
 
 
 def test_keys_with_a_dollar_are_doubled() -> None:

@@ -372,6 +372,15 @@ def test_lists_of_bytes_are_no_array_on_the_way_either() -> None:
         tracemalloc.stop()
 
 
+def test_lists_that_would_be_much_longer_than_an_array_are_not_made() -> None:
+    members = {"rows": Array(np.zeros((1 << 20, 0))), "long": Array(np.full(300 * KiB, 200, "u1"))}
+    with hosted(members, frame=1 * MiB) as host, Peer(host.port) as peer:
+        assert "shape" in peer.ask_json(command="read", path="/rows")["message"]
+        assert "more than 1048576 bytes" in peer.ask_json(command="read", path="/long")["message"]
+        assert peer.data("/rows").shape == (1 << 20, 0)
+        assert len(peer.data("/long")) == 300 * KiB
+
+
 @pytest.mark.parametrize("codec", [None, "zlib"])
 def test_the_arrays_of_a_message_take_no_more_than_a_frame_together(codec: str | None) -> None:
     """However often a body is meant, and whatever it becomes."""

@@ -19,6 +19,7 @@ from ndstream.core.elements import restore
 from ndstream.core.limits import LARGEST_DATASET, MiB
 from ndstream.errors import InvalidRequest, ProtocolError, TooLarge, UnsupportedDType
 from ndstream.protocols.rpc.dtypes import TEXT, array_dtype, parse, spell, spell_array
+from ndstream.protocols.rpc.messages import WIDTH
 from ndstream.wire.framing import Buffer
 
 _RANK = 32
@@ -324,7 +325,11 @@ def to_lists(array: NDArray[Any]) -> Any:
     ------
     UnsupportedDType
         There are bytes in it, or complex numbers, which JSON does not have.
+    TooLarge
+        There is nothing in it, in very many lists.
     """
+    if not array.size and prod(side or 1 for side in array.shape) > WIDTH:
+        raise TooLarge(f"no lists are made of the shape {array.shape}")
     if array.dtype.names is not None:
         columns = [to_lists(array[name]) for name in array.dtype.names]
         return _rows(columns, array.ndim)

@@ -10,7 +10,7 @@ import json
 import re
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,9 @@ _JSON = frozenset(b"{ \t\n\r")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _WORTH_COMPRESSING = 4 * KiB
 _OBJECT = 64
+_STRETCH = 64 * KiB
+_TOGETHER = 256
+"""Items of a list that are put into JSON together, unless they have more than a stretch."""
 
 _NOTHING: frozenset[str] = frozenset()
 _PLAIN = frozenset({str, int, float, bool, type(None), bytes})
@@ -301,7 +304,9 @@ class _Restorer:
 # -- out --
 
 
-def pack(fields: Mapping[str, Any], form: Form, *, more: bool = False, compress: bool = False) -> list[Buffer]:
+def pack(
+    fields: Mapping[str, Any], form: Form, *, more: bool = False, compress: bool = False, most: int = 1 << 32
+) -> list[Buffer]:
     """Put a message into bytes.
 
     Parameters
@@ -313,6 +318,8 @@ def pack(fields: Mapping[str, Any], form: Form, *, more: bool = False, compress:
         Whether more frames of this reply follow; extended messages only.
     compress : bool
         Compress bodies that are worth it by zlib; extended messages only.
+    most : int, bytes
+        Length beyond which the rest is not made; JSON only, in which numbers are longer than they are.
 
     Returns
     -------
@@ -323,13 +330,17 @@ def pack(fields: Mapping[str, Any], form: Form, *, more: bool = False, compress:
     ------
     UnsupportedDType
         A value has no place in this form.
+    TooLarge
+        It would have more than `most` bytes, or far more lists than elements.
     """
     if form is Form.EXTENDED:
         return _pack_extended(fields, more, compress)
     try:
         if form is Form.MSGPACK:
             return [_encode(fields)]
-        return [json.dumps(fields, default=_for_json, ensure_ascii=False).encode()]
+        return [_encode_json(fields, most)]
+    except TooLarge:
+        raise
     except (OverflowError, ValueError, TypeError) as error:
         raise UnsupportedDType(f"a value that does not travel: {error}") from error
 
@@ -354,6 +365,45 @@ def _for_json(value: Any) -> Any:
     if isinstance(value, np.generic) and not isinstance(value, np.void | np.bytes_ | np.complexfloating):
         return value.item()
     raise UnsupportedDType(f"JSON has no place for a value of type {type(value).__name__}")
+
+
+def _encode_json(fields: Mapping[str, Any], most: int) -> bytes:
+    """Encode in pieces: a long one would keep every other thread waiting."""
+    if not is_bulky(fields, _STRETCH):
+        return json.dumps(fields, default=_for_json, ensure_ascii=False).encode()
+    found = bytearray()
+    for piece in _json_pieces(fields):
+        found += piece.encode()
+        if len(found) > most:
+            raise TooLarge(f"a message of more than {most} bytes: ask for a part, or in messagepack")
+    return bytes(found)
+
+
+def _json_pieces(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        yield "{"
+        for number, (key, item) in enumerate(value.items()):
+            yield f"{', ' * (number > 0)}{json.dumps(key, ensure_ascii=False)}: "
+            yield from _json_pieces(item)
+        yield "}"
+    elif isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim):
+        yield "["
+        for at in range(0, len(value), _TOGETHER):
+            yield ", " * (at > 0)
+            yield from _json_items(value[at : at + _TOGETHER])
+        yield "]"
+    else:
+        yield json.dumps(value, default=_for_json, ensure_ascii=False)
+
+
+def _json_items(items: Any) -> Iterator[str]:
+    """Pieces of what stands between the brackets of a list, or of an array."""
+    if getattr(items, "ndim", 2) == 1 or not is_bulky(items, _STRETCH):
+        yield json.dumps(items, default=_for_json, ensure_ascii=False)[1:-1]
+        return
+    for number, item in enumerate(items):
+        yield ", " * (number > 0)
+        yield from _json_pieces(item)
 
 
 def _pack_extended(fields: Mapping[str, Any], more: bool, compress: bool) -> list[Buffer]:

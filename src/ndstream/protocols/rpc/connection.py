@@ -458,9 +458,8 @@ class Connection:
         return m.Form.MSGPACK
 
     async def _send(self, fields: Fields, request: m.Request, *, more: bool = False) -> None:
-        payload = await _aside(
-            codec.is_bulky(fields, _BULKY), self._pack, fields, request.ident, request.form, more=more
-        )
+        bulky = codec.is_bulky(fields, _HEAVY if request.form is m.Form.JSON else _BULKY)
+        payload = await _aside(bulky, self._pack, fields, request.ident, request.form, more=more)
         # Before it is sent, and nothing to wait for behind it: who is cancelled has not been answered.
         await self.link.drained()
         self._put(payload)
@@ -468,7 +467,7 @@ class Connection:
     def _pack(self, fields: Fields, ident: m.Ident | None, request_form: m.Form, *, more: bool = False) -> list[Buffer]:
         form = m.Form.EXTENDED if more else self._form(request_form, fields)
         compress = self._session is not None and self._session.compresses
-        payload = codec.pack(_named(fields, ident), form, more=more, compress=compress)
+        payload = codec.pack(_named(fields, ident), form, more=more, compress=compress, most=self._caller.frame)
         length = sum([len(piece) for piece in payload])
         if length > self._caller.frame:
             raise Refused(
