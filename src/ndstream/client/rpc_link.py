@@ -23,12 +23,13 @@ from ndstream.errors import (
     NotSupported,
     ProtocolError,
     TimedOut,
+    TooLarge,
 )
 from ndstream.protocols.rpc import codec
 from ndstream.protocols.rpc import messages as m
 from ndstream.protocols.rpc.codes import error_of
 from ndstream.transports.tcp import Link
-from ndstream.wire.framing import Buffer
+from ndstream.wire.framing import LONGEST, Buffer
 
 Fields = dict[str, Any]
 Told = Callable[[Fields], object]
@@ -295,7 +296,12 @@ class RPCLink:
         form = self.form
         if form is m.Form.MSGPACK and "binary" in self.features and codec.arrays_in(fields):
             form = m.Form.EXTENDED
-        return codec.pack(fields, form, compress="zlib" in self.features)
+        payload = codec.pack(fields, form, compress="zlib" in self.features)
+        length, most = sum(map(len, payload)), LONGEST if self.welcome is None else self.welcome.max_frame
+        if length > most:
+            # The server would cut off everybody who uses this connection.
+            raise TooLarge(f"{self._address}: a request of {length} bytes, {most} are accepted")
+        return payload
 
     # -- replies --
 

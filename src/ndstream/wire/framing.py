@@ -15,6 +15,8 @@ from ndstream.core.limits import KiB, MiB
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 HEAD = 4
+LONGEST = (1 << 8 * HEAD) - 1
+"""Bytes of the longest payload that a length can tell."""
 _SCRATCH = 64 * KiB
 _STEP = 1 * MiB
 

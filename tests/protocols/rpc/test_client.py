@@ -30,6 +30,7 @@ from ndstream.errors import (
     NotSupported,
     OutOfBounds,
     TimedOut,
+    TooLarge,
     UnsupportedDType,
 )
 
@@ -414,6 +415,22 @@ def test_what_cannot_be_sent_takes_no_reply_of_others() -> None:
 
     with old_server("json") as port:
         with_client(port, work)
+
+
+def test_what_is_too_long_is_not_sent(own_served: StartServed) -> None:
+    """The server would answer by cutting the connection, and others wait on it."""
+
+    async def work(port: int) -> None:
+        async with ndstream.HDF5Client(port=port) as client:
+            first = client._home.link if client._home else None
+            with pytest.raises(TooLarge, match="accepted"):
+                await client.append("/x", np.zeros(1 << 17))
+            assert (await client.ping())["status"] == "success"
+            assert client._home is not None
+            assert client._home.link is first
+            assert (await client.read("/x"))["status"] == "not_found"
+
+    asyncio.run(work(own_served(limits={"frame": "1 MiB"}).port))
 
 
 def test_a_request_has_no_id_of_its_own_and_its_reply_comes_whole(served: Served, group: str) -> None:
