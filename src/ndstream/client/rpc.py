@@ -456,7 +456,8 @@ class _Gathered:
             return "a piece that does not follow the one before"
         if self._array is None:
             self._shape = [int(side) for side in fields.get("shape", ())]
-            self._array = np.empty(prod(self._shape), piece.dtype)
+            # Behind the axes of the dataset are those of its elements, if these are arrays.
+            self._array = np.empty((prod(self._shape), *piece.shape[1:]), piece.dtype)
         if start + len(piece) > len(self._array):
             return "more elements than were said"
         if piece.dtype != self._array.dtype:
@@ -482,7 +483,8 @@ class _Gathered:
             return reply
         if self._filled != len(self._array):
             raise ProtocolError("a reply in parts: some are missing")
-        return {"status": "success", "data": self._array.reshape(self._shape), "shape": self._shape}
+        data = self._array.reshape([*self._shape, *self._array.shape[1:]])
+        return {"status": "success", "data": data, "shape": self._shape}
 
 
 def _spelled(dtype: Any) -> Any:

@@ -33,6 +33,7 @@ from ndstream.errors import (
     TooLarge,
     UnsupportedDType,
 )
+from ndstream.testing.fixtures import ServerFactory
 
 ITEMS = np.array([(1, 2.5), (2, 3.5)], [("a", "<i4"), ("b", "<f8")])
 
@@ -141,6 +142,21 @@ def test_text_of_records_in_pieces_is_as_long_as_the_longest(start_own: StartOwn
         np.testing.assert_array_equal(found["n"], kept["n"])
 
     with_client(served.port, work, unwrap=True)
+
+
+def test_elements_that_are_arrays_come_in_pieces(tmp_path: Path, ndstream_server: ServerFactory) -> None:
+    values = np.arange(1_200_000.0).reshape(2, 200_000, 3)
+    with h5py.File(tmp_path / "data.h5", "w") as file:
+        kind = h5py.h5t.array_create(h5py.h5t.NATIVE_DOUBLE, (3,))
+        made = h5py.h5d.create(file.id, b"vectors", kind, h5py.h5s.create_simple((2, 200_000)))
+        made.write(h5py.h5s.ALL, h5py.h5s.ALL, values, kind)
+
+    async def work(client: ndstream.HDF5Client) -> None:
+        for part in (np.s_[:], np.s_[:, :10]):
+            np.testing.assert_array_equal(await client.read("/vectors", part), values[part])
+
+    server = ndstream_server(tmp_path / "data.h5", rpc={"port": 0})
+    with_client(server.streams["rpc"], work, unwrap=True)
 
 
 def test_a_list_alone_is_one_of_the_first_axis(served: Served, group: str) -> None:
