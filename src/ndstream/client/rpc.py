@@ -26,6 +26,7 @@ from ndstream.client.rpc_home import Home
 from ndstream.client.rpc_link import Address, Fields, Welcome, is_refusal, refusal
 from ndstream.core.limits import DEFAULT_LIMITS, KiB, Limits
 from ndstream.errors import ConnectionLost, InvalidRequest, NDStreamError, NotSupported, ProtocolError
+from ndstream.protocols.rpc.arrays import fits_padded
 from ndstream.protocols.rpc.dtypes import spell_array
 from ndstream.protocols.rpc.selections import spell
 
@@ -462,7 +463,7 @@ class _Gathered:
             return "more elements than were said"
         if piece.dtype != self._array.dtype:
             # Each piece has the room that its own text takes.
-            self._array = self._array.astype(np.promote_types(piece.dtype, self._array.dtype), copy=False)
+            self._array = self._array.astype(_common(piece.dtype, self._array), copy=False)
         self._array[start : start + len(piece)] = piece
         self._filled += len(piece)
         return None
@@ -485,6 +486,12 @@ class _Gathered:
             raise ProtocolError("a reply in parts: some are missing")
         data = self._array.reshape([*self._shape, *self._array.shape[1:]])
         return {"status": "success", "data": data, "shape": self._shape}
+
+
+def _common(dtype: np.dtype[Any], array: NDArray[Any]) -> np.dtype[Any]:
+    """Type for elements of an array and of others; objects, where text would take much more memory than it has."""
+    found = np.promote_types(dtype, array.dtype)
+    return found if found.kind != "U" or fits_padded(found.itemsize // 4, array.size) else np.dtype(object)
 
 
 def _spelled(dtype: Any) -> Any:

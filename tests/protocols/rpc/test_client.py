@@ -159,6 +159,32 @@ def test_elements_that_are_arrays_come_in_pieces(tmp_path: Path, ndstream_server
     with_client(server.streams["rpc"], work, unwrap=True)
 
 
+@pytest.mark.parametrize("count", [200, 600_000])
+def test_texts_of_which_one_is_long_take_the_memory_that_they_have(start_own: StartOwn, count: int) -> None:
+    texts = np.full(count, "short", h5py.string_dtype())
+    texts[count // 2] = "x" * 300_000
+    served = start_own({"texts": texts})
+
+    async def work(client: ndstream.HDF5Client) -> None:
+        for found in (await client.read("/texts"), await client.read("/texts", np.s_[:])):
+            assert found.dtype == object
+            assert found.tolist() == texts.tolist()
+
+    with_client(served.port, work, unwrap=True)
+
+
+def test_texts_of_which_one_is_long_are_written(served: Served, group: str) -> None:
+    texts = np.full(200, "short", object)
+    texts[7] = "x" * 300_000
+
+    async def work(client: ndstream.HDF5Client) -> None:
+        await client.write(group, texts)
+        await client.append(group, texts)
+        assert (await client.read(group)).tolist() == [*texts, *texts]
+
+    with_client(served.port, work, unwrap=True)
+
+
 def test_a_list_alone_is_one_of_the_first_axis(served: Served, group: str) -> None:
     values = np.arange(12).reshape(3, 4)
 

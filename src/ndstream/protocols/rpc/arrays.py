@@ -178,8 +178,7 @@ def _listed(elements: list[Any], dtype: DType, shape: tuple[int, ...]) -> NDArra
     if prod(shape) != len(elements):
         raise InvalidRequest(f"{len(elements)} elements do not make an array of shape {shape}")
     if isinstance(dtype, String) and all(isinstance(item, str) for item in elements):
-        check_padded(elements)
-        return np.array(elements, "U").reshape(shape)
+        return of_texts(elements, shape)
     base = dtype.base if isinstance(dtype, Sequence) else None
     if base is None or not is_fixed(base):
         raise InvalidRequest("elements that are no text of this type")
@@ -238,6 +237,14 @@ def packed_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
         return np.dtype([(name, packed_dtype(dtype.fields[name][0])) for name in dtype.names])
     # By its name: of the types that numpy has names for there is one object each, which is told apart at once.
     return np.dtype(dtype.newbyteorder("<").str) if dtype.kind != "O" else dtype
+
+
+def of_texts(texts: list[str], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Array of texts; of objects, where one of numpy would take much more memory than they have."""
+    if not texts:
+        return np.empty(shape, "U1")
+    padded = fits_padded(max(map(len, texts)), len(texts))
+    return np.array(texts, "U" if padded else object).reshape(shape)
 
 
 def fits_padded(longest: int, count: int) -> bool:

@@ -133,11 +133,12 @@ def payload_of(array: NDArray[Any]) -> Payload:
         Text cannot be stored: it holds NUL or half of a surrogate.
     UnsupportedDType
     """
-    if array.dtype.kind == "O":
+    if array.dtype.kind == "O" and array.dtype.metadata:
         kept = from_numpy(array.dtype)
         return Payload(dtype=kept, shape=array.shape, data=flatten(array, kept))
-    if array.dtype.kind == "U":
-        arrays.check_characters(array)
+    if array.dtype.kind in "UO":
+        if array.dtype.kind == "U":
+            arrays.check_characters(array)
         texts = [_encoded(item) for item in array.reshape(-1).tolist()]
         return Payload(dtype=_TEXT, shape=array.shape, data=texts)
     dtype = storable(array.dtype)
@@ -228,19 +229,12 @@ class Presentation:
         """Array of elements of variable length."""
         match self.dtype:
             case String():
-                return _texts_of([item.decode("utf-8", "replace") for item in elements], shape)
+                return arrays.of_texts([item.decode("utf-8", "replace") for item in elements], shape)
             case Reference(to="object"):
-                return _texts_of([item or "" for item in elements], shape)
+                return arrays.of_texts([item or "" for item in elements], shape)
             case Reference():
                 raise UnsupportedDType("references to regions do not travel over this protocol")
         return restore(elements, self.dtype, shape)
-
-
-def _texts_of(texts: list[str], shape: tuple[int, ...]) -> NDArray[Any]:
-    if not texts:
-        return np.empty(shape, "U1")
-    padded = arrays.fits_padded(max(map(len, texts)), len(texts))
-    return np.array(texts, "U" if padded else object).reshape(shape)
 
 
 def _holds_text(dtype: DType) -> bool:
