@@ -9,8 +9,10 @@ import zlib
 from contextlib import ExitStack
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
+from tests.protocols.rpc.conftest import StartOwn
 from tests.protocols.rpc.hosted import hosted
 from tests.protocols.rpc.peer import FEATURES, Peer, extended, frame, packed, taken_apart
 
@@ -379,6 +381,19 @@ def test_lists_that_would_be_much_longer_than_an_array_are_not_made() -> None:
         assert "more than 1048576 bytes" in peer.ask_json(command="read", path="/long")["message"]
         assert peer.data("/rows").shape == (1 << 20, 0)
         assert len(peer.data("/long")) == 300 * KiB
+
+
+def test_texts_are_counted_as_they_are_read(start_own: StartOwn) -> None:
+    """What is said of them beforehand is how many there are."""
+    texts = np.full(64, "x" * 100_000, h5py.string_dtype())
+    served = start_own({"texts": texts}, limits={"frame": "1 MiB"})
+    with Peer(served.port) as peer:
+        assert "elements of more than" in peer.ask(command="read", path="/texts")["message"]
+    with Peer(served.port) as peer:
+        peer.hello()
+        assert peer.ask(command="read", path="/texts")["code"] == "too_large"
+        assert peer.ask(command="read", path="/texts", selection=[[0, 2]], max_bytes=150_000)["code"] == "too_large"
+        assert peer.data("/texts", selection=[[0, 2]]).tolist() == texts[:2].tolist()
 
 
 @pytest.mark.parametrize("codec", [None, "zlib"])

@@ -17,7 +17,7 @@ from ndstream.core.dtypes import memory_size
 from ndstream.core.limits import Limits
 from ndstream.core.ports import Access, Detail, Reading, Store
 from ndstream.core.selection import Selection
-from ndstream.errors import InvalidRequest, WrongKind
+from ndstream.errors import InvalidRequest, TooLarge, WrongKind
 from ndstream.protocols.rpc import messages as m
 from ndstream.protocols.rpc.selections import read_selection, read_selections
 from ndstream.protocols.rpc.values import SERIALIZED, presentation_of
@@ -67,12 +67,27 @@ class Data:
             return None
         return self._presentation.of_bytes(first.ready, first.shape)
 
-    async def whole(self) -> NDArray[Any]:
-        """All of it as one array."""
+    async def whole(self, most: int) -> NDArray[Any]:
+        """All of it as one array.
+
+        Parameters
+        ----------
+        most : int, bytes
+            Of elements of variable length, of which `nbytes` tells nothing.
+
+        Raises
+        ------
+        TooLarge
+            They take more.
+        """
         try:
             arrays: list[NDArray[Any]] = []
             for number, reading in enumerate(self._readings):
-                arrays.append(await self._array(reading))
+                if reading.nbytes is not None:
+                    arrays.append(await self._array(reading))
+                else:
+                    elements, most = await _gathered(reading, most)
+                    arrays.append(await self._of_elements(elements, reading.shape))
                 await _let_others(number)
         finally:
             await self.aclose()
@@ -83,11 +98,9 @@ class Data:
         return np.concatenate(arrays)
 
     async def _array(self, reading: Reading) -> NDArray[Any]:
-        if reading.nbytes is None:
-            elements = [item async for items in reading.elements() for item in items]
-            return await self._of_elements(elements, reading.shape)
         if reading.ready is not None:
             return self._presentation.of_bytes(reading.ready, reading.shape)
+        assert reading.nbytes is not None
         made = bytearray(reading.nbytes)
         at = 0
         async for buffer in reading.buffers():
@@ -143,6 +156,29 @@ class Data:
             await reading.aclose()
 
 
+async def _gathered(reading: Reading, most: int) -> tuple[list[Any], int]:
+    """All elements of variable length, and what is left of `most` bytes.
+
+    Raises
+    ------
+    TooLarge
+        They take more.
+    """
+    found: list[Any] = []
+    left = most
+    async for elements in reading.elements():
+        left -= sum(map(_weight, elements))
+        if left < 0:
+            raise TooLarge(f"elements of more than {most} bytes: ask for parts, or a stream")
+        found += elements
+    return found, left
+
+
+def _weight(element: Any) -> int:
+    """Bytes that an element of variable length takes."""
+    return _HANDLE + (len(element) if element is not None else 0)
+
+
 async def _let_others(number: int) -> None:
     """Let others have their turn now and then: what is at hand is read without waiting, however much it is."""
     if number % _TURN == _TURN - 1:
@@ -160,7 +196,7 @@ def _light(elements: list[Any], most: int) -> Iterator[list[Any]]:
     weight = 0
     for element in elements:
         part.append(element)
-        weight += _HANDLE + (len(element) if element is not None else 0)
+        weight += _weight(element)
         if weight >= most:
             yield part
             part, weight = [], 0

@@ -219,7 +219,7 @@ class Commands:
         return _of_array(array, data.shape, original=caller.original)
 
     async def _whole(self, command: m.Read, data: Data, caller: Caller) -> Fields:
-        array = await data.whole()
+        array = await data.whole(_longest(command, caller))
         value: Any = array
         if data.maybe_serialized and command.selection is None and command.selections is None:
             value = await self._describing.deserialized(command.path, array, caller.access)
