@@ -311,6 +311,17 @@ def test_arrays_that_are_none(served: Served, value: Any) -> None:
         assert peer.ask(command="read", path="/none") == {"status": "not_found"}
 
 
+@pytest.mark.parametrize("kind", ["<U1", ">U1", [["a", "<U1"]]])
+def test_scalars_that_are_no_characters(served: Served, kind: Any) -> None:
+    wrong = {b"nd": False, b"type": kind, b"data": b"\xff" * 4}
+    with Peer(served.port) as peer:
+        for request in ({"path": wrong}, {"path": "/none", "data": wrong}, {"path": "/none", "compression": wrong}):
+            peer.send(msgpack.packb({"command": "write", **request}))
+            reply = peer.reply()
+            assert reply["status"] == "error"
+            assert "internal" not in reply["message"]
+
+
 @pytest.mark.parametrize(
     "value",
     [

@@ -83,7 +83,9 @@ def from_map(value: dict[Any, Any]) -> Any:
         return _array(dtype, shape, data)
     dtype = array_dtype(value.get(_TYPE))
     if value[_ND] is False:
-        return _array(dtype, [], value.get(_DATA))[()]
+        scalar = _array(dtype, [], value.get(_DATA))
+        check_characters(scalar)
+        return scalar[()]
     return _array(dtype, value.get(_SHAPE), value.get(_DATA))
 
 
@@ -309,12 +311,16 @@ def check_characters(array: NDArray[Any]) -> None:
 
     Parameters
     ----------
-    array : ndarray of text
+    array : ndarray
 
     Raises
     ------
     InvalidRequest
     """
+    for name in array.dtype.names or ():
+        check_characters(array[name])
+    if array.dtype.kind != "U":
+        return
     codes = np.ascontiguousarray(array).reshape(-1).view(np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
     if codes.size and codes.max() > sys.maxunicode:
         raise InvalidRequest("text that is not Unicode")
