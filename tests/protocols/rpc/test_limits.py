@@ -186,6 +186,23 @@ def test_frames_that_are_worked_on_count_too() -> None:
         host.until(lambda: host.app.intake.total == 0)
 
 
+def test_requests_that_grow_in_memory_are_taken_apart_as_others_end() -> None:
+    """A message of many small values takes a hundred times as much as its frame."""
+    values: list[Any] = [[]] * 100_000
+    with hosted(frame=1 * MiB) as host, Peer(host.port) as peer:
+        peer.hello()
+        (one,) = [one for one in host.connections if one._session is not None]
+        host.call(host.store.gate.clear)
+        for number in range(8):
+            peer.send(packed(command="write", path="/x", data=values, id=number))
+        host.until(lambda: one._open and len(one._waiting) + len(one._open) >= 7)
+        host.until(lambda: one._unpacked > MiB)
+        assert host.call(lambda: len(one._open)) == 1
+        host.call(host.store.gate.set)
+        assert [peer.reply()["id"] for _ in range(8)] == list(range(8))
+        host.until(lambda: one._unpacked == 0)
+
+
 class Counted(Link):
     """Notes whether it is held."""
 

@@ -50,6 +50,7 @@ _TOGETHER = 256
 
 _NOTHING: frozenset[str] = frozenset()
 _PLAIN = frozenset({str, int, float, bool, type(None), bytes})
+_CONTAINERS = frozenset({dict, list, np.ndarray})
 _decode = msgspec.msgpack.Decoder().decode
 _UNREADABLE = (msgspec.DecodeError, RecursionError, MemoryError, TypeError, UnicodeDecodeError)
 _decode_json = msgspec.json.Decoder().decode
@@ -555,6 +556,21 @@ def is_bulky(value: Any, most: int) -> bool:
         elif isinstance(one, str | bytes):
             weight += len(one)
     return weight > most
+
+
+def weight_of(value: Any) -> int:
+    """Bytes that a value takes in memory, about."""
+    weight = 0
+    inside = [value]
+    while inside:
+        one = inside.pop()
+        if isinstance(one, np.ndarray):
+            weight += one.size * _OBJECT if one.dtype.hasobject else one.nbytes
+            continue
+        items = one.values() if isinstance(one, Mapping) else one
+        weight += len(items) * _OBJECT
+        inside += [item for item in items if type(item) in _CONTAINERS]
+    return weight
 
 
 def pack_failure(fields: Mapping[str, Any], form: Form) -> list[Buffer]:

@@ -77,6 +77,7 @@ class Connection:
         self._waiting: deque[Buffer | Fault] = deque()
         self._whole = 0
         self._taken = 0
+        self._unpacked = 0
         self._reader: asyncio.Task[None] | None = None
         self._open: dict[m.Ident | Running, Running] = {}
         self._room = asyncio.Event()
@@ -239,14 +240,19 @@ class Connection:
     async def _take(self, payload: Buffer) -> None:
         """Start what one payload asks for; wait for its end when it has no id."""
         heavy = len(payload) > _HEAVY
+        aside = heavy or self._expands(payload)
+        while aside and self._unpacked > self._limits.frame:
+            self._room.clear()
+            await self._room.wait()
         try:
-            request = await _aside(heavy or self._expands(payload), self._understand, payload)
+            request = await _aside(aside, self._understand, payload)
         except _Misunderstood as why:
             self._refuse(why.error, why.ident, why.form)
             if isinstance(why.error, ProtocolError):
                 self._end()
             return
-        await self._start(request, heavy=heavy)
+        weight = await _aside(aside, codec.weight_of, request.arguments) if aside else 0
+        await self._start(request, heavy=heavy, weight=weight)
 
     def _expands(self, payload: Buffer) -> bool:
         """Whether a payload may be long, being compressed, in spite of a short frame."""
@@ -310,7 +316,7 @@ class Connection:
             return None  # whoever waits meets it again, and says it
         return reply
 
-    async def _start(self, request: m.Request, *, heavy: bool) -> None:
+    async def _start(self, request: m.Request, *, heavy: bool, weight: int) -> None:
         first, self._first = self._first, False
         if request.command == "hello":
             await self._greet(request, first=first)
@@ -323,6 +329,8 @@ class Connection:
             await self._room.wait()
         one = running(request)
         one.nbytes, self._taken = self._taken, 0
+        one.weight = weight
+        self._unpacked += weight
         one.before = [other.done for other in self._open.values() if one.conflicts(other)]
         key = one if request.ident is None else request.ident
         self._open[key] = one
@@ -377,6 +385,7 @@ class Connection:
             # What ended a task keeps the frames of the task, and they this: its data would wait for a collection.
             one.task = None
             self._whole -= one.nbytes
+            self._unpacked -= one.weight
             one.done.set_result(None)
             self._room.set()
             self._weigh()

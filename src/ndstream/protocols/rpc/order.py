@@ -30,6 +30,8 @@ class Running:
         Whether its client has taken it back, or the server ends.
     nbytes : int
         Memory of its payload.
+    weight : int
+        What it takes in memory, taken apart, about, when that may be much.
     """
 
     path: str
@@ -41,6 +43,7 @@ class Running:
     cancelled: bool = False
     stopped: bool = False
     nbytes: int = 0
+    weight: int = 0
     before: list[asyncio.Future[None]] = field(default_factory=list)
 
     def conflicts(self, other: Running) -> bool:
