@@ -203,6 +203,15 @@ def test_requests_that_grow_in_memory_are_taken_apart_as_others_end() -> None:
         host.until(lambda: one._unpacked == 0)
 
 
+def test_what_is_longer_than_it_can_be_is_not_looked_at() -> None:
+    with hosted(operations=2) as host, Peer(host.port) as peer, Peer(host.port) as other:
+        assert "hello" in other.hello(token="x" * 100_000)["message"]
+        peer.hello()
+        assert peer.ask(command="list", after="/" * 5000)["code"] == "bad_request"
+        assert peer.ask(command="batch", commands=[{"command": "none"}] * 2)["code"] == "bad_request"
+        assert peer.ask(command="batch", commands=[{"command": "none"}] * 3)["code"] == "too_large"
+
+
 class Counted(Link):
     """Notes whether it is held."""
 

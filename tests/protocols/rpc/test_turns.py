@@ -7,14 +7,17 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import numpy as np
-from tests.protocols.rpc.hosted import Everybody
+from tests.protocols.rpc.hosted import Everybody, GatedStore
 
 from ndstream.core.limits import DEFAULT_LIMITS, MiB
+from ndstream.core.ports import Service
 from ndstream.protocols.rpc import codec
 from ndstream.protocols.rpc import messages as m
 from ndstream.protocols.rpc.describing import Describing
 from ndstream.protocols.rpc.messages import Form
+from ndstream.protocols.rpc.order import running
 from ndstream.protocols.rpc.reading import read_data
+from ndstream.protocols.rpc.service import Caller, Commands
 from ndstream.stores.memory import Array, Group, MemoryStore
 
 ACCESS = Everybody().anonymous("")
@@ -65,6 +68,25 @@ def test_a_large_value_that_was_serialized() -> None:
         assert await describing.deserialized("/x", elements, ACCESS) == value
 
     assert turns(work) > 0
+
+
+def test_attributes_of_a_long_request_are_made_in_a_thread() -> None:
+    store = GatedStore({"a.h5": Group({})})
+    commands = Commands(Service(store=store, limits=DEFAULT_LIMITS), "a.h5")
+    caller = Caller(access=ACCESS, original=False, frame=MiB, heavy=True)
+
+    async def work() -> None:
+        await commands.answer("set_attrs", m.SetAttrs(path="/", attrs={"a": list(range(1000))}), caller)
+
+    assert turns(work) > 0
+
+
+def test_paths_that_are_too_long_are_not_taken_apart() -> None:
+    async def path_of(path: str) -> str:
+        return running(m.Request(command="read", arguments={"path": path})).path
+
+    assert asyncio.run(path_of("/./x")) == "/x/"
+    assert asyncio.run(path_of("/." * m.LONGEST_PATH + "/x")) == "/"
 
 
 def test_long_lists_are_put_together_in_a_thread() -> None:

@@ -319,7 +319,7 @@ class Connection:
     async def _start(self, request: m.Request, *, heavy: bool, weight: int) -> None:
         first, self._first = self._first, False
         if request.command == "hello":
-            await self._greet(request, first=first)
+            await self._greet(request, first=first, heavy=heavy)
             return
         if self._session is not None and request.command == "cancel":
             await self._cancel(request)
@@ -415,11 +415,13 @@ class Connection:
         if self._session is not None:
             self._session.check(request)
 
-    async def _greet(self, request: m.Request, *, first: bool) -> None:
+    async def _greet(self, request: m.Request, *, first: bool, heavy: bool) -> None:
         """Answer a hello; it closes the connection when the token is wrong."""
         try:
             if not first:
                 raise InvalidRequest("hello is the first request, or none")
+            if heavy:
+                raise InvalidRequest(f"hello has at most {_HEAVY} bytes")
             hello = read_hello(request.arguments)
             session = agree(hello, self._limits)
             admission = self._app.admission

@@ -247,9 +247,10 @@ def arguments_of(command: str, given: dict[str, Any], *, known_only: bool) -> m.
     if known_only:
         given = {key: value for key, value in given.items() if key in kind.__struct_fields__ and value is not None}
     given = {key: value if key in _VALUES else _plain(value) for key, value in given.items()}
-    path = given.get("path")
-    if isinstance(path, str) and (len(path.encode("utf-8", "replace")) > m.LONGEST_PATH or "\0" in path):
-        raise InvalidRequest(f"a path has at most {m.LONGEST_PATH} bytes, none of them NUL")
+    for name in ("path", "after"):
+        path = given.get(name)
+        if isinstance(path, str) and (len(path.encode("utf-8", "replace")) > m.LONGEST_PATH or "\0" in path):
+            raise InvalidRequest(f"a path has at most {m.LONGEST_PATH} bytes, none of them NUL")
     try:
         return msgspec.convert(given, kind)
     except (msgspec.ValidationError, TypeError, ValueError, RecursionError) as error:

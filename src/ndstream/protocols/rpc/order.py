@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from ndstream.protocols.rpc.messages import COMMANDS, Access, Command, Nothing, Request
+from ndstream.protocols.rpc.messages import COMMANDS, LONGEST_PATH, Access, Command, Nothing, Request
 
 _EVERYWHERE: dict[str, Access] = {"batch": "write", "flush": "read"}
 """Commands that name no path and are about all of the file."""
@@ -57,7 +57,8 @@ def running(request: Request) -> Running:
     """Note what a request is about."""
     access = _EVERYWHERE.get(request.command) or COMMANDS.get(request.command, _UNKNOWN)[1]
     path = request.arguments.get("path")
-    name = _plain(path) if isinstance(path, str) else ""
+    # What is longer is refused, and as something about everything it need not be taken apart before.
+    name = _plain(path) if isinstance(path, str) and len(path) <= LONGEST_PATH else ""
     done = asyncio.get_running_loop().create_future()
     return Running(path=f"/{name}/" if name else "/", access=access, done=done)
 

@@ -453,7 +453,7 @@ class Commands:
         return _success(caller, f"Data deleted from {path}", o.outcome_fields("delete", committed.outcomes[-1]))
 
     async def _set_attrs(self, command: m.SetAttrs, caller: Caller) -> Fields:
-        await self._apply([o.set_attrs(command)], caller)
+        await self._apply([await self._aside(caller, o.set_attrs, command)], caller)
         return {"status": "success"}
 
     async def _delete_attrs(self, command: m.DeleteAttrs, caller: Caller) -> Fields:
@@ -466,6 +466,8 @@ class Commands:
     async def _batch(self, command: m.Batch, caller: Caller) -> Fields:
         operations: list[Operation] = []
         ends: list[tuple[str, int]] = []
+        if len(command.commands) > self._limits.operations:
+            raise TooLarge(f"{len(command.commands)} commands are more than the limit 'operations'")
         for number, entry in enumerate(command.commands):
             name = entry.get("command")
             if not isinstance(name, str) or name not in m.COMMANDS or m.COMMANDS[name][1] != "write":
