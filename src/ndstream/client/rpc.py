@@ -12,7 +12,7 @@ import asyncio
 import ssl
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from math import prod
 from types import TracebackType
@@ -575,6 +575,9 @@ class BlockingHDF5Client:
         future: Future[Any] = self._thread.submit(_awaited(work))
         try:
             return future.result()
+        except CancelledError:
+            # Nobody else cancels it.
+            raise ConnectionLost("the client was closed") from None
         except BaseException:
             future.cancel()
             raise

@@ -40,6 +40,7 @@ class Home:
         self._connecting = asyncio.Lock()
         self._keepers = 0
         self._left = False
+        self._over = False
 
     @property
     def lasts(self) -> bool:
@@ -92,11 +93,20 @@ class Home:
             self.link.shut()
 
     async def connected(self) -> RPCLink:
-        """Connect, if there is no connection; inside of the event loop."""
+        """Connect, if there is no connection; inside of the event loop.
+
+        Raises
+        ------
+        ConnectionLost
+            The client was closed meanwhile, or there is no connection.
+        """
         if self.link is None or not self.link.alive:
             async with self._connecting:
                 if self.link is None or not self.link.alive:
                     self.link = await RPCLink.connect(self._address, self._limits)
+        if self._over:
+            self.link.shut()
+            raise ConnectionLost(f"{self._address}: closed")
         return self.link
 
     async def close(self) -> None:
@@ -104,6 +114,8 @@ class Home:
 
         In the event loop of somebody else it is closed when that has time.
         """
+        # First of all: who is about to connect looks at it when that is done.
+        self._over = True
         if self._thread is not None:
             with suppress(ConnectionLost):
                 await self.run(self._closed())

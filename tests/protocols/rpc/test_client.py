@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import h5py
 import numpy as np
@@ -16,7 +18,7 @@ import pytest
 import trustme
 from tests.protocols.rpc.conftest import TOKEN, Served, StartOwn, StartServed
 from tests.protocols.rpc.old_server import Server, handler
-from tests.protocols.rpc.peer import Peer
+from tests.protocols.rpc.peer import Peer, frame, packed
 
 import ndstream
 from ndstream.core.limits import Limits, MiB
@@ -368,6 +370,63 @@ def test_a_server_that_says_nothing_costs_its_time(served: Served) -> None:
             await client.close()
 
     asyncio.run(work())
+
+
+class Silent:
+    """A server that says nothing to a hello until it may."""
+
+    def __init__(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self.listener.getsockname()[1]
+        self.greeted = threading.Event()
+        self.may = threading.Event()
+        self.left = False
+        self._thread = threading.Thread(target=self._serve)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.may.set()
+        self._thread.join()
+        self.listener.close()
+
+    def _serve(self) -> None:
+        connection, _ = self.listener.accept()
+        with connection:
+            connection.settimeout(60)
+            connection.recv(1 << 16)
+            self.greeted.set()
+            self.may.wait(60)
+            welcome = {"version": 1, "max_frame": 1 << 20, "max_inflight": 4, "features": ["ids"]}
+            connection.sendall(frame(packed(status="success", **welcome)))
+            self.left = connection.recv(1 << 16) == b""
+
+
+def test_who_is_about_to_connect_does_not_when_the_client_is_closed() -> None:
+    async def work(server: Silent) -> None:
+        client = ndstream.HDF5Client(port=server.port, limits=Limits(read_timeout=10))
+        asked = asyncio.create_task(client.ping())
+        await asyncio.to_thread(server.greeted.wait)
+        await client.close()
+        server.may.set()
+        with pytest.raises(ConnectionLost, match="closed"):
+            await asked
+
+    with Silent() as server:
+        asyncio.run(work(server))
+    assert server.left
+
+
+def test_a_blocking_client_that_is_closed_says_so_to_who_connects() -> None:
+    with Silent() as server, ThreadPoolExecutor() as threads:
+        client = ndstream.BlockingHDF5Client(port=server.port)
+        asked = threads.submit(client.ping)
+        server.greeted.wait()
+        client.close()
+        with pytest.raises(ConnectionLost, match="closed"):
+            asked.result()
 
 
 def test_nobody_listens() -> None:
