@@ -264,7 +264,8 @@ class RPCLink:
                 await self._link.drained()
                 return await self._end_of(pending, patient=False)
             except (asyncio.CancelledError, TimedOut):
-                # The reply would be taken for that of the next request.
+                # The reply would be taken for that of the next request. What becomes of this one, nobody asks.
+                pending.end.cancel()
                 self._link.abort()
                 raise
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import ssl
 import threading
@@ -417,6 +418,22 @@ def test_who_is_about_to_connect_does_not_when_the_client_is_closed() -> None:
     with Silent() as server:
         asyncio.run(work(server))
     assert server.left
+
+
+def test_nothing_is_said_of_who_gave_up_connecting(caplog: pytest.LogCaptureFixture) -> None:
+    async def work(server: Silent) -> None:
+        client = ndstream.HDF5Client(port=server.port)
+        asked = asyncio.create_task(client.ping())
+        await asyncio.to_thread(server.greeted.wait)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        await client.close()
+
+    with Silent() as server:
+        asyncio.run(work(server))
+    gc.collect()
+    assert not caplog.records
 
 
 def test_a_blocking_client_that_is_closed_says_so_to_who_connects() -> None:
