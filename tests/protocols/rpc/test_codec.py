@@ -215,6 +215,13 @@ def test_what_would_arrive_as_something_else_does_not_travel(value: Any, form: F
 
 
 @pytest.mark.parametrize("form", Form)
+def test_the_longest_floats_travel_as_others(form: Form) -> None:
+    assert through({"data": np.longdouble(0.5)}, form) == {"data": 0.5}
+    if form is not Form.JSON:
+        assert through({"data": np.clongdouble(0.5j)}, form) == {"data": 0.5j}
+
+
+@pytest.mark.parametrize("form", Form)
 def test_a_refusal_is_told_whatever_its_words(form: Form) -> None:
     fields = {"id": 7, "status": "error", "message": "no \udcff", "details": {"nbytes": 1 << 70}}
     payload = b"".join(map(bytes, codec.pack_failure(fields, form)))

@@ -65,6 +65,18 @@ def test_a_hello_comes_first(served: Served) -> None:
         assert peer.hello()["code"] == "bad_request"
 
 
+def test_a_hello_that_comes_later_is_answered_under_its_id(greeted: Peer) -> None:
+    told = greeted.ask(command="hello", protocol="ndstream-rpc", version=1, id=7)
+    assert (told["id"], told["code"]) == (7, "bad_request")
+
+
+@pytest.mark.parametrize("stream", [np.zeros(2), np.zeros((0, 4)), "yes", 1])
+def test_what_is_no_flag_is_an_error_of_the_request(served: Served, stream: Any) -> None:
+    with Peer(served.port) as peer:
+        peer.hello(features=["ids"])
+        assert peer.ask(command="read", path="/cube", stream=stream, id=1)["code"] == "bad_request"
+
+
 def test_a_token_is_asked_for(guarded: Served) -> None:
     with Peer(guarded.port) as peer:
         assert peer.ask(command="write", path="/x", data=[1])["status"] == "error"

@@ -158,6 +158,13 @@ def test_rows_are_appended_and_inserted(served: Served, peer: Peer, group: str, 
         assert file[group].compression == "gzip"
 
 
+def test_nothing_is_inserted_behind_a_single_value(peer: Peer, group: str) -> None:
+    peer.ask(command="write", path=group, data=7)
+    assert "before 2 in 1 rows" in peer.ask(command="insert", path=group, index=2, data=[8])["message"]
+    assert peer.ask(command="insert", path=group, index=1, data=[8])["status"] == SUCCESS
+    assert peer.data(group).tolist() == [7, 8]
+
+
 def test_what_does_not_fit_changes_nothing(peer: Peer, group: str) -> None:
     peer.ask(command="append", path=group, data=np.arange(3, dtype="<i4"))
     for data in (np.array([1.5j]), np.arange(4).reshape(2, 2), np.array(["text"])):

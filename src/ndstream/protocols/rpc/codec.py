@@ -350,10 +350,17 @@ def _for_msgpack(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return arrays.to_lists(value) if value.dtype.hasobject else arrays.to_map(value)
     if isinstance(value, np.generic) and not isinstance(value, np.datetime64 | np.timedelta64):
-        return _for_msgpack(np.asarray(value)) if isinstance(value, np.void) else value.item()
+        return _for_msgpack(np.asarray(value)) if isinstance(value, np.void) else _plain_number(value)
     if isinstance(value, complex):
         return {b"complex": True, b"data": repr(value)}
     raise UnsupportedDType(f"a value of type {type(value).__name__} does not travel")
+
+
+def _plain_number(value: np.generic) -> Any:
+    """Scalar as Python has it; of the longest floats, Python has none."""
+    if isinstance(value, np.longdouble):
+        return float(value)
+    return complex(value) if isinstance(value, np.clongdouble) else value.item()
 
 
 _encode = msgspec.msgpack.Encoder(enc_hook=_for_msgpack).encode
@@ -364,7 +371,7 @@ def _for_json(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return arrays.to_lists(value)
     if isinstance(value, np.generic) and not isinstance(value, np.void | np.bytes_ | np.complexfloating):
-        return value.item()
+        return _plain_number(value)
     raise UnsupportedDType(f"JSON has no place for a value of type {type(value).__name__}")
 
 

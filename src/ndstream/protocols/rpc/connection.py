@@ -432,11 +432,11 @@ class Connection:
             elif admission.required:
                 raise NotAuthenticated("this server asks for a token")
         except NotAuthenticated as error:
-            self._refuse(error, None, request.form, typed=True)
+            self._refuse(error, request.ident, request.form, typed=True)
             self._end()
             return
         except (NDStreamError, Refused) as error:
-            self._refuse(error, None, request.form, typed=True)
+            self._refuse(error, request.ident, request.form, typed=True)
             return
         self._session = session
         self._access(access)

@@ -386,8 +386,9 @@ class Commands:
         rows = operation.data.shape or ()
         if node.shape and (len(rows) != len(node.shape) or rows[1:] != node.shape[1:]):
             raise _mismatch((rows[0], *node.shape[1:]), rows) from error
-        if isinstance(operation, ops.Insert) and operation.index > (node.shape or (1,))[0]:
-            raise OutOfBounds(f"nothing can be inserted before {operation.index} in {node.shape[0]} rows") from error
+        count = (node.shape or (1,))[0]
+        if isinstance(operation, ops.Insert) and operation.index > count:
+            raise OutOfBounds(f"nothing can be inserted before {operation.index} in {count} rows") from error
         if node.shape and node.chunks is not None and node.maxshape is not None and node.maxshape[0] is None:
             raise error
         await self._apply(await self._converted(path, node, caller), caller, condition=number)

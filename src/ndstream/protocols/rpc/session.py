@@ -78,7 +78,7 @@ class Session:
         selects = arguments.get("selection") is not None or arguments.get("selections") is not None
         if selects and "selection" not in self.features:
             raise InvalidRequest("selections are a feature that hello did not name")
-        if arguments.get("stream") and not self.streams:
+        if arguments.get("stream") is True and not self.streams:
             raise InvalidRequest(
                 "streamed replies belong to the features 'stream' and 'binary', which hello did not name"
             )
