@@ -354,6 +354,8 @@ def test_extended_arrays_that_are_none(served: Served, value: dict[str, Any]) ->
         ({"dtype": {"enum": "<i1", "members": {"A": 3, "B": 3}}, "shape": [1]}, "bad_request"),
         ({"dtype": {"enum": "<i1", "members": {}}, "shape": [1]}, "bad_request"),
         ({"dtype": [["a\0b", "<i4"]], "shape": [1]}, "bad_request"),
+        ({"dtype": np.zeros(2), "shape": [1]}, "bad_request"),
+        ({"dtype": [["a", np.zeros(2)]], "shape": [1]}, "bad_request"),
     ],
 )
 def test_datasets_that_hdf5_could_not_open_are_not_made(

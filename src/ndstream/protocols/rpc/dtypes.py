@@ -91,7 +91,7 @@ def parse(spelling: Any, depth: int = 0) -> DType:
 
 def _parsed(spelling: Any, depth: int) -> DType:
     match spelling:
-        case "str":
+        case str() if spelling == TEXT:
             return String(size=None)
         case str() | bytes():
             return _simple(spelling, inner=depth > 0)
