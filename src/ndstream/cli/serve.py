@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ndstream.cli.extra import needs
-from ndstream.errors import ConfigError
+from ndstream.errors import ConfigError, Exists
 
 _MADE = (".h5", ".hdf5")
 
@@ -94,13 +95,16 @@ def _make_missing(path: Path) -> None:
     Raises
     ------
     ConfigError
-        Nothing is there, and the name does not, or the file cannot be made.
+        Nothing is there, and the name does not.
+    NotFound, StorageFull, StorageFailed
+        The file cannot be made.
     """
     if path.exists():
         return
     if path.suffix not in _MADE:
         raise ConfigError(f"{path}: no such file; one is made only if its name ends with {' or '.join(_MADE)}")
 
-    from ndstream.stores.hdf5.blank import make_blank
+    from ndstream.stores.hdf5.making import make_file
 
-    make_blank(path)
+    with suppress(Exists):  # somebody was quicker
+        make_file(path)

@@ -11,7 +11,7 @@ import h5py
 import pytest
 from tests.protocols.rpc.peer import Peer
 
-from ndstream.stores.hdf5.blank import make_blank
+from ndstream.stores.hdf5.making import make_file
 from ndstream.testing.fixtures import LocalServer, ServerFactory, local_servers
 
 TOKEN = "let me in"
@@ -35,7 +35,7 @@ StartOwn = Callable[..., Served]
 
 def start_served(start: ServerFactory, folder: Path, **sections: Any) -> Served:
     path = folder / "data.h5"
-    make_blank(path)
+    make_file(path)
     settings = {"writable": {"/": []}} | sections | {"rpc": {"port": 0} | sections.get("rpc", {})}
     return Served(start(path, **settings), path)
 

@@ -26,8 +26,8 @@ from ndstream.errors import ConfigError, ConnectionLost
 from ndstream.server.auth import Authenticator
 from ndstream.server.streams import open_streams
 from ndstream.server.users import UserFile
-from ndstream.stores.hdf5.blank import make_blank
 from ndstream.stores.hdf5.journal import recover
+from ndstream.stores.hdf5.making import make_file
 from ndstream.stores.memory import MemoryStore
 from ndstream.testing import processes
 from ndstream.testing.server import LocalServer
@@ -234,7 +234,7 @@ def test_paths_do_not_lead_out_of_the_file(read_only: Served) -> None:
 
 @pytest.mark.parametrize("public", [False, True])
 def test_other_machines_are_not_meant_unless_it_is_said(tmp_path: Path, public: bool) -> None:
-    make_blank(tmp_path / "data.h5")
+    make_file(tmp_path / "data.h5")
     config = Config(
         server=ServerSettings(host="0.0.0.0"),
         roots={"data.h5": tmp_path / "data.h5"},

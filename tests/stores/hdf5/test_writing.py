@@ -50,6 +50,7 @@ from ndstream.errors import (
     Replaced,
     StorageFailed,
     StorageFull,
+    TooLarge,
     UnsupportedDType,
     UnsupportedFilter,
     WorkerDied,
@@ -928,6 +929,68 @@ def test_a_file_that_is_gone_leaves_nothing_behind(tmp_path: Path) -> None:
 
     run(tmp_path, work)
     assert names(tmp_path) == {"b.h5"}
+
+
+def test_a_file_is_not_made_for_what_fails(tmp_path: Path) -> None:
+    async def work(store: HDF5Store) -> None:
+        nothing = [CreateGroup(name="/g"), Delete(name="/none")]
+        for condition in (None, 0):
+            with pytest.raises(NotFound, match="/none"):
+                await store.apply("a.h5", WRITER, nothing, create=True, condition=condition)
+            assert names(tmp_path) == set()
+        one, other = await asyncio.gather(
+            store.apply("a.h5", WRITER, nothing, create=True),
+            store.apply("a.h5", WRITER, [dataset("/x", [1])], create=True),
+            return_exceptions=True,
+        )
+        assert isinstance(one, NotFound)
+        assert isinstance(other, Committed)
+        with pytest.raises(NotFound, match="/none"):
+            await store.apply("a.h5", WRITER, nothing, create=True)
+        assert (await collect(await store.read("a.h5", "/x", ANYBODY, None))).tolist() == [1]
+
+    run(tmp_path, work)
+
+
+def test_a_file_that_was_emptied_is_no_file(tmp_path: Path) -> None:
+    async def work(store: HDF5Store) -> None:
+        await store.apply("a.h5", WRITER, [dataset("/x", [1])], create=True)
+        os.truncate(tmp_path / "a.h5", 0)
+        with pytest.raises(Conflict):
+            await store.apply("a.h5", WRITER, [CreateGroup(name="/g")])
+        for _ in range(2):
+            with pytest.raises(Corrupt):
+                await store.apply("a.h5", WRITER, [CreateGroup(name="/g")], create=True)
+        assert (tmp_path / "a.h5").read_bytes() == b""
+
+    run(tmp_path, work)
+
+
+def test_nothing_is_committed_to_a_journal_that_is_gone(tmp_path: Path) -> None:
+    async def work(store: HDF5Store) -> None:
+        await store.apply("a.h5", WRITER, [table("/t", "<i8")], create=True)
+        await store.apply("a.h5", WRITER, [Append(name="/t", data=payload([1]))])
+        journal_path(tmp_path / "a.h5").unlink()
+        with pytest.raises(Conflict, match="journal"):
+            await store.apply("a.h5", WRITER, [Append(name="/t", data=payload([2]))])
+        await store.apply("a.h5", WRITER, [Append(name="/t", data=payload([3]))])
+        assert journal_path(tmp_path / "a.h5").exists()
+
+    run(tmp_path, work)
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file["t"][:].tolist() == [1, 3]
+
+
+def test_what_is_too_long_to_be_cut_is_not(tmp_path: Path) -> None:
+    async def work(store: HDF5Store) -> None:
+        await store.apply("a.h5", WRITER, [table("/t", "<i8", chunks=(4,))], create=True)
+        await store.apply("a.h5", WRITER, [Append(name="/t", data=payload([1, 2]))])
+        await store.apply("a.h5", WRITER, [Resize(name="/t", shape=(1 << 50,))])
+        with pytest.raises(TooLarge, match="cut off"):
+            await store.apply("a.h5", WRITER, [Resize(name="/t", shape=(10,))])
+        await store.apply("a.h5", WRITER, [Resize(name="/t", shape=((1 << 50) - (1 << 20),))])
+
+    run(tmp_path, work)
 
 
 def test_a_file_that_is_removed_while_it_is_taken_is_not_held_for_ever(

@@ -70,7 +70,7 @@ class JournaledFile:
         limits: Limits,
     ) -> None:
         self.path = path
-        self._place = str(path)
+        self._place, self._journal = str(path), str(journal_path(path))
         self.recovered = recovered
         self.lost = False
         self.read_last = 0, 0
@@ -386,9 +386,8 @@ class JournaledFile:
         if self._changed or self._dropping:
             self.rollback()
         self._empty()
-        name = journal_path(self.path)
-        if self._log.file.is_at(name):  # also of a file that has gone from its name: there is nothing in it
-            self._main.remove(name)
+        if self._log.file.is_at(self._journal):  # also of a file that has gone from its name: there is nothing in it
+            self._main.remove(Path(self._journal))
 
     # -- how it is done --
 
@@ -399,6 +398,8 @@ class JournaledFile:
             self._raise_failure()
         if not self._main.is_at(self._place):
             raise Conflict(f"{self.path.name} was removed, or another file has been put in its place")
+        if not self._log.file.is_at(self._journal):
+            raise Conflict(f"the journal of {self.path.name} was removed while the file was being written")
         try:
             self._check_untouched()
             touch = self._log.touch

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import h5py
 
-from ndstream.errors import Exists
+from ndstream.errors import Exists, NotFound
 from ndstream.stores.hdf5.disk import DiskFile, failure_of
 
 
@@ -47,6 +47,8 @@ def make_file(path: Path, *, disk: type[DiskFile] = DiskFile) -> None:
         disk.sync_directory(path.parent)
     except FileExistsError:
         raise Exists(f"there is a file {path.name} already") from None
+    except FileNotFoundError:
+        raise NotFound(f"{path.parent}: there is no such directory") from None
     except OSError as error:
         raise failure_of(error, path) from error
 

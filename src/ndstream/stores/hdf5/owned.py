@@ -165,6 +165,8 @@ class Owned:
         #: Generation on disk of the state that the ledger is at, while there is no owner process.
         self._seen = ""
         self._taking = False
+        #: Whether the file was made by us, and nothing was committed to it yet.
+        self._blank = False
         self._touched: dict[int, int] = {}
         self._rewritten: dict[int, int] = {}
         self._all_touched = 0
@@ -393,6 +395,7 @@ class Owned:
         assert tenure is not None
         group, batches = await self._slim(self._in_state(self._not_repeated(group)), tenure.aside)
         if not group:
+            await self._take_back()
             return []
         target = self._target()
         quick = all(entry.quick for entry in group)
@@ -411,10 +414,14 @@ class Owned:
             assert isinstance(applied, Applied)
             failure = None
             if any(isinstance(result, Done) for result in applied.results):
+                self._blank = False
                 failure = await self._publish(target, applied)
         finally:
             if self._tenure is tenure:
                 self.gate.open()
+        left = group[len(applied.results) :]
+        if not left:
+            await self._take_back()
         for entry, result in zip(group, applied.results, strict=False):
             if isinstance(result, Refused):
                 self._settle(entry, by_code(result.code)(result.message))
@@ -426,7 +433,7 @@ class Owned:
                 if entry.batch.key is not None:
                     self.ledger.remember({entry.batch.key: committed})
                 self._settle(entry, committed)
-        return group[len(applied.results) :]
+        return left
 
     async def _slim(self, group: list[_Entry], aside: Aside) -> tuple[list[_Entry], tuple[msgspec.Raw, ...]]:
         """Have the large data of a group laid aside; returns those for which there was room, and what is sent.
@@ -604,6 +611,7 @@ class Owned:
         self._links = self.ledger.number
         self._watches.changed(None, frozenset())
         self._tenure = tenure
+        self._blank = not there
         self.gate.open()
         return not there
 
@@ -628,6 +636,14 @@ class Owned:
         if tenure is not None:
             await tenure.aclose()
         self.gate.open()
+
+    async def _take_back(self) -> None:
+        """Remove a file that was made for batches of which none was committed."""
+        if self._blank and self._is_there():
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)  # noqa: PTH108  (as above)
+            await self._let_go()
+        self._blank = False
 
     def _expect_new(self, group: list[_Entry]) -> None:
         """Take "as long as there is no file" for true: the numbers of one that was there before are gone on with."""

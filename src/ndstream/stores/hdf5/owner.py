@@ -225,6 +225,8 @@ class Owner(Worker):
 
     def _open_file(self) -> None:
         disk = self._held()
+        if not disk.path.stat().st_size:  # h5py would make a file of it
+            raise Corrupt("not an HDF5 file: it is empty")
         try:
             self._file = h5py.File(disk, "r+")
         except LIBRARY_ERRORS as error:

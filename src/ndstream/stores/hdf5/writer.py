@@ -39,7 +39,7 @@ from ndstream.core.operations import (
     Write,
     WriteChunk,
 )
-from ndstream.core.selection import Span, everything, from_plain
+from ndstream.core.selection import Span, chunk_counts, everything, from_plain
 from ndstream.core.selection.axes import Axis, pick
 from ndstream.core.selection.selection import Selection
 from ndstream.errors import Exists, Forbidden, InvalidRequest, NotFound, TooLarge
@@ -53,6 +53,8 @@ from ndstream.stores.hdf5.shifting import shift
 from ndstream.stores.hdf5.storing import Place, Source, place_of, store
 
 _PLACES = 64
+#: Places of chunks that the library goes through in a few seconds.
+_WALKED = 1 << 26
 
 
 class Effects:
@@ -427,6 +429,7 @@ class Writer:
             self._changing()
             self.effects.grown.add(place.address)
         else:
+            _check_walk(place, shape, operation.shape)
             self._rewriting(place)
             for edge in _edges(place, shape, operation.shape):
                 place.make_ready(edge)
@@ -545,6 +548,15 @@ def _slab(shape: tuple[int, ...], axis: int, start: int, count: int) -> Selectio
     axes: list[Axis] = [Span(0, side) for side in shape]
     axes[axis] = Span(start, count)
     return Selection(source=shape, axes=tuple(axes))
+
+
+def _check_walk(place: Place, shape: tuple[int, ...], now: tuple[int, ...]) -> None:
+    """Refuse to cut off more places of chunks, stored or not, than the library can go through one by one."""
+    assert place.grid is not None
+    kept = tuple(min(old, new) for old, new in zip(shape, now, strict=True))
+    places = prod(chunk_counts(shape, place.grid)) - prod(chunk_counts(kept, place.grid))
+    if places > _WALKED:
+        raise TooLarge(f"{places} places of chunks would be cut off, {_WALKED} can be: make the dataset anew")
 
 
 def _edges(place: Place, shape: tuple[int, ...], now: tuple[int, ...]) -> Iterator[Selection]:
