@@ -16,7 +16,7 @@ import ndstream
 from ndstream.client import connections
 from ndstream.client.settings import Config
 from ndstream.core.limits import DEFAULT_LIMITS, KiB
-from ndstream.errors import Corrupt, NotFound
+from ndstream.errors import Conflict, Corrupt, NotFound
 from ndstream.protocols.native.flows import NativeFlows, Wanted
 from ndstream.testing.fixtures import LocalServer, ServerFactory
 from ndstream.wire.flow import Flow
@@ -202,3 +202,56 @@ def test_errors_name_server_path_and_cause(served: LocalServer, root: Path) -> N
         raw.write(bytes(info.size))
     with pytest.raises(Corrupt, match=r"broken\.h5::/packed"):
         dataset[...]
+
+
+def test_many_reads_are_made_in_as_many_requests_as_it_takes(
+    served: LocalServer, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write(root / "many.h5", np.random.default_rng(5).random((2000, 2000)))
+    keys = [np.s_[n % 2000, : n % 7] for n in range(5000)]
+    with h5py.File(root / "many.h5") as local:
+        values, texts = local["plain"][...], local["texts"][...]
+    expected = [values[key] for key in keys]
+    file = ndstream.open(served.url, "many.h5", data_size_limit=0)
+    sizes = _requests(monkeypatch)
+    found = file.read_many([(file["plain"], key) for key in keys])
+    assert all(map(np.array_equal, found, expected))
+    assert len(sizes) == 2
+    sizes.clear()
+    whole, some, last = file.read_many([(file["plain"], ...), (file["texts"], [3, 1]), (file["plain"], (5, -1))])
+    assert np.array_equal(whole, values)
+    assert some.tolist() == texts[[3, 1]].tolist()
+    assert last == values[5, -1]
+    assert len(sizes) == 2
+    assert file.read_many([]) == []
+
+    async def read() -> list[Any]:
+        async with ndstream.aopen(served.url, "many.h5") as opened:
+            plain = await opened["plain"]
+            return list(await opened.read_many([(plain, key) for key in keys]))
+
+    assert all(map(np.array_equal, asyncio.run(read()), expected))
+
+
+def test_many_reads_of_a_file_that_changes_are_of_one_state(
+    served: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = ndstream.open(served.url, "written/many.h5", mode="a")
+    file.create_dataset("x", data=np.zeros((3000, 1000)), chunks=(100, 1000))
+    reader = ndstream.open(served.url, "written/many.h5")
+    left = [2]
+    state = NativeFlows.state
+
+    def meanwhile(self: NativeFlows, path: str, *known: Any) -> Flow[str | None]:
+        found = yield from state(self, path, *known)
+        if left[0]:
+            left[0] -= 1
+            file["x"][:] = float(left[0] + 1)
+        return found
+
+    monkeypatch.setattr(NativeFlows, "state", meanwhile)
+    parts = reader.read_many([(reader["x"], slice(n, n + 1000)) for n in (0, 1000, 2000)])
+    assert {float(value) for part in parts for value in np.unique(part)} == {1.0}
+    left[0] = 5
+    with pytest.raises(Conflict):
+        reader.read_many([(reader["x"], slice(n, n + 1000)) for n in (0, 1000, 2000)])

@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import Any, TypeAlias
 
 import msgspec
-import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ndstream.client import changes
@@ -40,7 +39,6 @@ from ndstream.core.operations import (
     Outcome,
     SetAttributes,
 )
-from ndstream.core.selection import select
 from ndstream.errors import Exists, NotFound, UnsupportedMediaType, by_code
 
 _INLINE = 64 * 1024
@@ -311,7 +309,7 @@ class AsyncFile(_Members):
         return self._writer.transaction()
 
     async def read_many(self, wanted: Sequence[tuple[AsyncDataset, Any]]) -> list[NDArray[Any]]:
-        """Read selections of several datasets of this file in one request.
+        """Read selections of several datasets of this file, in one request if that can be, all of one state.
 
         Parameters
         ----------
@@ -321,12 +319,9 @@ class AsyncFile(_Members):
         -------
         list of ndarray
         """
-        selections = [(dataset, select(key, dataset.shape or ())) for dataset, key in wanted]
-        results = [np.empty(chosen.shape + dataset.dtype.shape, dataset.dtype.base) for dataset, chosen in selections]
-        reads = [(dataset.name, chosen, out) for (dataset, chosen), out in zip(selections, results, strict=True)]
-        if reads:
-            await self.connection.read_many(self.file_path, reads)
-        return results
+        reads = [dataset.asked(key) for dataset, key in wanted]
+        await self.connection.read_many(self.file_path, reads)
+        return [destination for _, _, destination in reads]
 
     def follow(self, since: int | str | None = None) -> AsyncIterator[Event]:
         """Events of the commits after number `since`, or after the state of that tag, as they happen.

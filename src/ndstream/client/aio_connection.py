@@ -15,7 +15,7 @@ from ndstream.client.credentials import Credentials
 from ndstream.client.following import AWAY, PIECE, Commits, Growth
 from ndstream.client.hdfstream import AGENT
 from ndstream.client.native import found_in
-from ndstream.client.reading import read
+from ndstream.client.reading import read, read_many
 from ndstream.core.counters import Counters
 from ndstream.core.limits import Limits
 from ndstream.core.model import Dataset, Directory, File, Node
@@ -66,9 +66,8 @@ class AioConnection:
         await self._http.run(read(self._flows, path, Wanted(name, selection, dest), described, self.blocks))
 
     async def read_many(self, path: str, reads: Sequence[tuple[str, Selection, NDArray[Any]]]) -> None:
-        """Read selections of several datasets of a file in one request."""
-        wanted = [Wanted(*each) for each in reads]
-        await self._http.drive(lambda: self._flows.read(path, wanted))
+        """Read selections of several datasets of a file, all of one state; see `ndstream.client.reading.read_many`."""
+        await self._http.run(read_many(self._flows, path, [Wanted(*each) for each in reads]))
 
     async def apply(
         self, path: str, operations: Sequence[Operation], *, condition: str | None = None, create: bool = False

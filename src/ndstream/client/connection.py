@@ -116,6 +116,11 @@ class Connection(ABC):
         What is known of the dataset may decide on how it is read.
         """
 
+    def read_many(self, path: str, reads: Sequence[tuple[str, Selection, NDArray[Any]]]) -> None:
+        """Read selections of several datasets of a file, given by name, each into its own array as `read` does."""
+        for name, selection, dest in reads:
+            self.read(path, name, selection, dest)
+
     @abstractmethod
     def request_slice(self, path: str, name: str, descriptor: Any) -> NDArray[Any]:
         """Read a slice into a new array; `descriptor` as in section 4.2 of the hdfstream specification."""

@@ -15,6 +15,7 @@ from ndstream.client.pipeline import Pipeline
 from ndstream.client.values import array_of, read_type
 from ndstream.core.dtypes import String, to_numpy
 from ndstream.core.model import Dataset
+from ndstream.core.selection import Selection, select
 from ndstream.errors import InvalidSelection
 
 
@@ -77,6 +78,18 @@ class DescribedDataset:
         if _is_ellipsis(key) or (isinstance(key, tuple) and not key):
             return Empty(self.dtype)
         raise InvalidSelection(f"{self.name}: a null dataspace has no elements to select")
+
+    def asked(self, key: Any) -> tuple[str, Selection, NDArray[Any]]:
+        """Name of the dataset, what an index expression selects of it, and an array for that.
+
+        Raises
+        ------
+        InvalidSelection, OutOfBounds
+        """
+        if self.shape is None:
+            raise InvalidSelection(f"{self.name}: a null dataspace has no elements to select")
+        selection = select(key, self.shape)
+        return self.name, selection, np.empty(selection.shape + self.dtype.shape, self.dtype.base)
 
     def found(self, key: Any, elements: NDArray[Any]) -> Any:
         """What indexing gives of the elements that were read: a scalar when every axis has an integer."""

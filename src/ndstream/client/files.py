@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
+from numpy.typing import NDArray
+
 from ndstream.client import display
 from ndstream.client.connection import Connection
+from ndstream.client.datasets import RemoteDataset
 from ndstream.client.downloads import download_file
 from ndstream.client.groups import DATA_SIZE_LIMIT, MAX_DEPTH, RemoteGroup, RemoteObject
 from ndstream.client.lasting import Lasting
@@ -164,6 +167,30 @@ class RemoteFile(Lasting, Mapping[str, Any]):
     def visititems(self, func: Callable[[str, Any], Any]) -> Any:
         """Call `func` with path and object of every object, see `RemoteGroup.visititems`."""
         return self.root.visititems(func)
+
+    def read_many(self, wanted: Sequence[tuple[RemoteDataset, Any]]) -> list[NDArray[Any]]:
+        """Read selections of several datasets of this file, in one request if that can be.
+
+        From a server of ours all of it is of one state of the file.
+
+        Parameters
+        ----------
+        wanted : sequence of (RemoteDataset, index expression)
+
+        Returns
+        -------
+        list of ndarray
+
+        Raises
+        ------
+        InvalidSelection, OutOfBounds
+        Conflict
+            It took several requests, and the file was changed again and again between them.
+        NDStreamError
+        """
+        reads = [dataset.asked(key) for dataset, key in wanted]
+        self.connection.read_many(self.file_path, reads)
+        return [destination for _, _, destination in reads]
 
     def copy(
         self,

@@ -18,7 +18,7 @@ from ndstream.client.credentials import Credentials
 from ndstream.client.following import AWAY, PIECE, Commits, Growth
 from ndstream.client.hdfstream import AGENT, HDFStreamConnection
 from ndstream.client.progress import transfer
-from ndstream.client.reading import read
+from ndstream.client.reading import read, read_many
 from ndstream.core.counters import Counters
 from ndstream.core.limits import Limits
 from ndstream.core.model import Dataset, Directory, File, Node
@@ -115,9 +115,9 @@ class NativeConnection(Connection):
         with transfer(name, dest.nbytes) as watch:
             self._http.run(read(self._flows, path, wanted, known, self.blocks), watch)
 
-    def read_many(self, path: str, wanted: Sequence[Wanted]) -> None:
-        """Read selections of several datasets of a file in one request."""
-        self._http.drive(lambda: self._flows.read(path, wanted))
+    def read_many(self, path: str, reads: Sequence[tuple[str, Selection, NDArray[Any]]]) -> None:
+        """Read selections of several datasets of a file, all of one state; see `ndstream.client.reading.read_many`."""
+        self._http.run(read_many(self._flows, path, [Wanted(*each) for each in reads]))
 
     def request_slice(self, path: str, name: str, descriptor: Any) -> NDArray[Any]:
         """Read a slice into a new array."""

@@ -5,7 +5,7 @@ Courses (`ndstream.wire.flow`), for synchronous and asynchronous programs alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -18,11 +18,14 @@ from ndstream.core.model import Dataset
 from ndstream.core.selection import Selection
 from ndstream.errors import Conflict, UnsupportedDType, UnsupportedFilter
 from ndstream.protocols.native.flows import Decode, NativeFlows, Wanted
+from ndstream.protocols.native.messages import MOST_READS
 from ndstream.stores.hdf5.decode import pipeline
 from ndstream.wire.flow import Course, Start
 
 THROUGH = 1 * MiB
 """Bytes from which on compressed data are asked for as they are stored, to be decoded here."""
+_TOGETHER = 16 * MiB  # of many reads in one request
+_ATTEMPTS = 3  # at many reads in several requests
 _WASTE = 2  # of chunks, at most that many times the bytes that are wanted of them
 
 _Ask: TypeAlias = Callable[[Wanted, str | None], Start]
@@ -94,6 +97,46 @@ def _in_parts(flows: NativeFlows, path: str, wanted: Wanted, described: Dataset 
         except Conflict:
             pass
     yield (ask(wanted, None),)
+
+
+def read_many(flows: NativeFlows, path: str, wanted: Sequence[Wanted]) -> Course[None]:
+    """Read selections of several datasets of a file: in one request, or in as many as it takes, all of one state.
+
+    Raises
+    ------
+    Conflict
+        The file was changed again and again between the requests.
+    NDStreamError
+        What is in the arrays is undefined then.
+    """
+    groups = list(_groups(wanted))
+    if not groups:
+        return
+    if len(groups) == 1:
+        yield (partial(flows.read, path, groups[0]),)
+        return
+    for left in reversed(range(_ATTEMPTS)):
+        (state,) = yield (partial(flows.state, path),)
+        try:
+            yield [partial(flows.read, path, group, state) for group in groups]
+            return
+        except Conflict:
+            if not left:
+                raise
+
+
+def _groups(wanted: Sequence[Wanted]) -> Iterator[list[Wanted]]:
+    """Cut many reads into groups that one request may have, since a server holds those that are small."""
+    group: list[Wanted] = []
+    nbytes = 0
+    for one in wanted:
+        if group and (len(group) == MOST_READS or nbytes + one.destination.nbytes > _TOGETHER):
+            yield group
+            group, nbytes = [], 0
+        group.append(one)
+        nbytes += one.destination.nbytes
+    if group:
+        yield group
 
 
 def longest_part(wanted: Wanted, chunks: tuple[int, ...] | None, limits: Limits) -> int:

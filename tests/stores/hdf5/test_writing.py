@@ -933,7 +933,7 @@ def test_a_file_that_is_gone_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_a_file_is_not_made_for_what_fails(tmp_path: Path) -> None:
     async def work(store: HDF5Store) -> None:
-        nothing = [CreateGroup(name="/g"), Delete(name="/none")]
+        nothing: list[Operation] = [CreateGroup(name="/g"), Delete(name="/none")]
         for condition in (None, 0):
             with pytest.raises(NotFound, match="/none"):
                 await store.apply("a.h5", WRITER, nothing, create=True, condition=condition)
