@@ -255,3 +255,19 @@ def test_many_reads_of_a_file_that_changes_are_of_one_state(
     left[0] = 5
     with pytest.raises(Conflict):
         reader.read_many([(reader["x"], slice(n, n + 1000)) for n in (0, 1000, 2000)])
+
+
+@pytest.mark.parametrize("other", [{"compression": "lzf"}, {"chunks": (64, 50)}, {"dtype": "<i8"}, {"shuffle": True}])
+def test_a_dataset_that_others_made_anew_is_read_by_who_had_it_open(
+    served: LocalServer, root: Path, other: dict[str, Any]
+) -> None:
+    values = np.arange(1 << 20).reshape(4096, 256)
+    how: dict[str, Any] = {"chunks": (64, 256), "compression": "gzip", "dtype": "<i4"}
+    path = root / "anew.h5"
+    for number, options in enumerate((how, how | other)):
+        with h5py.File(path.with_suffix(".new"), "w") as file:
+            file.create_dataset("x", data=values + number, **options)
+        path.with_suffix(".new").replace(path)
+        if not number:
+            held = ndstream.open(served.url, "anew.h5", data_size_limit=0)["x"]
+        np.testing.assert_array_equal(held[...], values + number)

@@ -189,20 +189,17 @@ class NativeFlows:
         Conflict
             The file is in another state.
         UnsupportedDType
-            The server does not send the chunks of this dataset.
+            The server does not send the chunks of this dataset, or it has become one that is stored in another way.
         Corrupt
             A chunk does not decode to what it should.
         """
         yield from self._data(path, [wanted], CHUNKS, state)
         with self._reading(path, wanted.name):
             header = codec.decode((yield from read_header(self.limits.document)), Stored)
-            chunks = header.dataset.chunks
-            if len(header.dataset.shape or ()) != len(wanted.selection.source):
-                raise ProtocolError("chunks came of a dataset of another rank")
-            if chunks is None or (chunks, header.dataset.dtype) != (described.chunks, described.dtype):
-                raise ProtocolError("chunks came of another shape or type than the dataset had")
-            if header.chunks > self.limits.chunk_index or header.dataset.filters != described.filters:
-                raise ProtocolError("too many chunks came, or such as went through other filters")
+            if header.chunks > self.limits.chunk_index:
+                raise ProtocolError("too many chunks came")
+            if _way_of(header.dataset) != _way_of(described):
+                raise UnsupportedDType("the dataset is stored in another way than it was")
             index = np.empty((header.chunks, 3), "<u8")
             yield from read_into(index.reshape(-1).view(np.uint8).data, counted=False)
             reading = partial(self._reading, path, wanted.name)
@@ -442,6 +439,11 @@ def _is_box(part: Part) -> bool:
 def _tag(head: Head) -> str | None:
     """Entity tag of an answer, without quotes; None when it has none."""
     return head.headers.get("etag", "").removeprefix("W/").strip('"') or None
+
+
+def _way_of(dataset: Dataset) -> tuple[Any, ...]:
+    """What has to be known of a dataset to make elements of its stored chunks."""
+    return len(dataset.shape or ()), dataset.dtype, dataset.chunks, dataset.filters
 
 
 def _url(endpoint: str, path: str, query: dict[str, Any] | None = None) -> str:
