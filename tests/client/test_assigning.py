@@ -285,6 +285,7 @@ SHAPED: list[Any] = [
     {"shape": (5,), "maxshape": (np.int64(10),), "chunks": 2},
     {"shape": (5,), "maxshape": [None], "chunks": (np.int32(2),)},
     {"shape": (5,), "compression": "gzip", "compression_opts": np.int64(3)},
+    {"shape": (5,), "compression": True},
     {"shape": (5,), "dtype": "<i4", "fillvalue": np.int64(7)},
     {"shape": (5,), "dtype": "<u1", "fillvalue": 300},
     {"shape": (5,), "dtype": "<i4", "fillvalue": 7.9},
@@ -323,6 +324,16 @@ def test_a_dataset_gets_lengths_that_are_integers_of_any_kind(remote: Any) -> No
         made.resize(1, axis=2)
     with pytest.raises(InvalidRequest, match="no integer"):
         made.resize(1.5, axis=0)
+
+
+def test_a_type_alone_makes_a_null_dataspace(remote: Any) -> None:
+    name = f"x{next(NUMBERS)}"
+    remote[0].create_dataset(name, dtype="<i2")
+    assert (remote[0][name].shape, remote[0][name].dtype) == (None, np.dtype("<i2"))
+    with pytest.raises(InvalidRequest, match="needs a shape"):
+        remote[0].create_dataset(f"x{next(NUMBERS)}")
+    with pytest.raises(InvalidRequest, match="compression_opts"):
+        remote[0].create_dataset(f"x{next(NUMBERS)}", (2,), "<i2", compression_opts=4)
 
 
 def test_what_has_no_fill_value_gets_none(remote: Any) -> None:

@@ -131,15 +131,15 @@ def create_dataset(
     Raises
     ------
     InvalidRequest
-        Neither shape nor data are given, or they contradict each other.
+        Neither shape, type nor data are given, or they contradict each other.
     UnsupportedDType
     """
     data = in_memory(data)
     wanted = np.dtype("<f4") if dtype is None and data is None else element_type(dtype, data)
     payload = None if data is None or is_empty(data) else payload_of(data, wanted)
     given = None if shape is None else lengths(shape)
-    if given is None and payload is None and not is_empty(data):
-        raise InvalidRequest(f"{name}: a dataset needs a shape or data")
+    if given is None and dtype is None and data is None:
+        raise InvalidRequest(f"{name}: a dataset needs a shape, a type or data")
     if given is not None and payload is not None and given != payload.shape:
         payload = _reshaped(name, payload, given)
     found = given if payload is None else payload.shape
@@ -180,13 +180,17 @@ def _reshaped(name: str, payload: Payload, shape: tuple[int, ...]) -> Payload:
 def filters_of(
     compression: str | int | None, options: Any, dtype: np.dtype[Any], *, shuffle: bool, fletcher32: bool
 ) -> tuple[Filter, ...]:
-    """Filters in the words of h5py: a name, the level of gzip, or the registered number of any filter.
+    """Filters in the words of h5py: a name, the level of gzip, True for gzip, or the registered number of any filter.
 
     Raises
     ------
     InvalidRequest
-        No filter has this name.
+        No filter has this name, or there are options of none.
     """
+    if isinstance(compression, bool):
+        compression = "gzip" if compression else None
+    if compression is None and options is not None:
+        raise InvalidRequest("compression_opts are those of a compression, and none is given")
     found: list[Filter] = []
     if shuffle:
         found.append(Filter(id=_SHUFFLE, name="shuffle", options=(dtype.itemsize,)))

@@ -192,6 +192,10 @@ def test_a_time_is_named_and_cannot_be_read() -> None:
         Foreign(name="time", size=4),
         Integer(size=3),
         Enum(base=Integer(size=8, signed=False), members={"most": 2**64 - 1}),
+        Enum(base=Integer(size=4), members={f"n{number}": number for number in range(60_000)}),
+        Compound(
+            fields=tuple(Field(name=f"n{n}", dtype=Integer(size=1), offset=n) for n in range(10_000)), size=10_000
+        ),
     ],
 )
 def test_what_h5py_cannot_write_is_refused(dtype: DType) -> None:

@@ -43,6 +43,9 @@ Padding: TypeAlias = Literal["null-terminated", "null-padded", "space-padded"]
 
 _NESTING = 32
 _KEPT = 4096
+#: Bytes of the description of a type, which is in the header of its object; and those of a member besides its name.
+_DESCRIPTION = (1 << 16) - 1
+_MEMBER = 12
 
 _PADDINGS: dict[int, Padding] = {
     h5t.STR_NULLTERM: "null-terminated",
@@ -339,6 +342,7 @@ def _text(dtype: String) -> h5t.TypeStringID:
 
 
 def _enumeration(base: Integer, members: dict[str, int]) -> h5t.TypeEnumID:
+    _check_length(sum(len(name.encode()) + 1 + base.size for name in members))
     kind = h5t.enum_create(type_id(base))
     for name, value in members.items():
         try:
@@ -349,7 +353,14 @@ def _enumeration(base: Integer, members: dict[str, int]) -> h5t.TypeEnumID:
 
 
 def _record(members: list[tuple[bytes, DType, int]], size: int) -> h5t.TypeCompoundID:
+    _check_length(sum(len(name) + _MEMBER for name, _, _ in members))
     kind = h5t.create(h5t.COMPOUND, size)
     for name, dtype, offset in members:
         kind.insert(name, offset, type_id(dtype))
     return kind
+
+
+def _check_length(nbytes: int) -> None:
+    """Refuse a type of which a file has no room for the description, before the library takes long over it."""
+    if nbytes > _DESCRIPTION:
+        raise UnsupportedDType(f"a type with names of {nbytes} bytes and more; {_DESCRIPTION} have room in a file")
