@@ -53,7 +53,9 @@ def test_plain_values_come_through_every_form(value: Any, form: Form) -> None:
     assert through({"data": value}, form) == {"data": value}
 
 
-numbered = hnp.arrays("<f8", hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5)) | hnp.arrays("<U2", 5)
+numbered = hnp.arrays("<f8", hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5)) | hnp.arrays(
+    "<U2", 5, elements=st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=2)
+)
 
 
 @settings(max_examples=100)
@@ -168,7 +170,7 @@ odd = entries | st.booleans() | st.floats() | st.binary(max_size=2) | st.just({"
         {},
         optional={
             "command": st.sampled_from(["read", "write", None]),
-            "path": st.text(st.characters(exclude_characters="\0"), max_size=5) | st.none() | numbers,
+            "path": st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=5) | st.none() | numbers,
             "id": st.none() | st.integers(-1, 1 << 60) | st.text(max_size=70) | st.floats(),
             "selection": st.none() | st.lists(entries, max_size=3) | st.lists(odd, max_size=3),
             "max_bytes": st.none() | numbers,
