@@ -44,7 +44,7 @@ class Limits:
     piece: Bytes = 8 * MiB  #: bytes that are read, decoded and sent in one go
     request_memory: Bytes = 48 * MiB  #: bytes one request may hold at a time, however much it reads
     buffers: Bytes = 128 * MiB  #: bytes of data that are made at a time, for all requests together; others wait
-    spool: Bytes = 8 * GiB  #: bytes of temporary file one request may use to put decoded chunks in order
+    spool: Bytes = 8 * GiB  #: bytes of temporary file one request may use, or a batch go through besides its data
     chunk_cache: Bytes = 32 * MiB  #: decoded chunks kept for small reads
     layout_cache: Bytes = 64 * MiB  #: chunk indexes and descriptions kept
     document: Bytes = 256 * MiB  #: longest description (not counting streamed data) that is built or accepted

@@ -114,7 +114,7 @@ class Owning:
             "document": 16 * MiB,
         }  # fmt: skip
         self.owner = Owner(Hello(roots={"": str(path.parent)}, **settings), self._spool)
-        limits = WritingLimits(chunk=MiB, link_depth=8, selections=64, journal=64 * MiB)
+        limits = WritingLimits(chunk=MiB, link_depth=8, selections=64, spool=64 * MiB, journal=64 * MiB)
         self.answer(Take(target=self.target(), descriptor=-1, create=True, number=0, durability="flush", limits=limits))
 
     def target(self, name: str = "/") -> Target:

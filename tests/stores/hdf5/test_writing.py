@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import h5py
+import msgspec
 import numpy as np
 import pytest
 import uvloop
@@ -979,6 +980,42 @@ def test_nothing_is_committed_to_a_journal_that_is_gone(tmp_path: Path) -> None:
     run(tmp_path, work)
     with h5py.File(tmp_path / "a.h5") as file:
         assert file["t"][:].tolist() == [1, 3]
+
+
+def test_little_data_makes_no_more_work_than_is_allowed(tmp_path: Path) -> None:
+    row = np.dtype([("k", "<i8"), ("v", "<i8")])
+    one = payload(np.zeros(1, row))
+    most = 1 << 20
+
+    async def work(store: HDF5Store) -> None:
+        some: list[Operation] = [
+            table("/t", row),
+            Append(name="/t", data=payload(np.zeros(100, row))),
+            table("/x", "<i8"),
+        ]
+        await store.apply("a.h5", WRITER, some, create=True)
+        for shape in ((1 << 40,), (1 << 18,)):
+            with pytest.raises(TooLarge, match="spool"):
+                made = msgspec.structs.replace(dataset("/y", np.zeros((), "<i8")), shape=shape)
+                await store.apply("a.h5", WRITER, [made])
+        await store.apply("a.h5", WRITER, [Resize(name="/x", shape=(1 << 40,)), Resize(name="/t", shape=(1 << 40,))])
+        selection = to_plain(select(slice(0, most // 16), (1 << 40,)))
+        zeros = Write(name="/x", data=payload(0), selection=selection)
+        await store.apply("a.h5", WRITER, [zeros, zeros])
+        batches: tuple[list[Operation], ...] = (
+            [zeros] * 3,
+            [Write(name="/x", data=payload(0))],
+            [Append(name="/t", data=one, key="k")],
+            [Insert(name="/t", index=3, data=one)],
+        )
+        for batch in batches:
+            with pytest.raises(TooLarge, match="spool"):
+                await store.apply("a.h5", WRITER, batch)
+        last = (1 << 40) - 2
+        await store.apply("a.h5", WRITER, [Insert(name="/t", index=last, data=one)])
+
+    run(tmp_path, work, limits=Limits(spool=most))
+    assert (tmp_path / "a.h5").stat().st_size < 4 * most
 
 
 def test_what_is_too_long_to_be_cut_is_not(tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ class WritingLimits(msgspec.Struct, frozen=True, kw_only=True):
     chunk: int
     link_depth: int
     selections: int
+    spool: int
     journal: int
 
 

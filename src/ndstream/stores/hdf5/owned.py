@@ -578,7 +578,11 @@ class Owned:
             self._taking = True
             limits = self._limits
             writing = WritingLimits(
-                chunk=limits.chunk, link_depth=limits.link_depth, selections=limits.selections, journal=limits.journal
+                chunk=limits.chunk,
+                link_depth=limits.link_depth,
+                selections=limits.selections,
+                spool=limits.spool,
+                journal=limits.journal,
             )
             take = Take(
                 target=Target(file=self.path, generation="", name="/"),

@@ -396,7 +396,7 @@ class _Group:
 
     def _run(self, batch: Batch) -> NDStreamError | None:
         writer = self._writer
-        writer.dirty, writer.effects = False, Effects()
+        writer.begin()
         try:
             if batch.condition is not None and batch.condition != self.number:
                 raise Conflict(f"the file is at commit {self.number}, not {batch.condition}")
@@ -413,7 +413,7 @@ class _Group:
     def _run_together(self, batches: list[Batch]) -> NDStreamError | None:
         """Carry out appends as one; those that cannot be are tried one by one."""
         writer = self._writer
-        writer.dirty, writer.effects = False, Effects()
+        writer.begin()
         appends = [operation for batch in batches for operation in batch.operations if isinstance(operation, Append)]
         try:
             outcomes = iter(writer.append_many(appends))

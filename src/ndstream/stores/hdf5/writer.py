@@ -125,7 +125,7 @@ class Writer:
     file : h5py.h5f.FileID
         Open for reading and writing.
     limits : Limits
-        `chunk`, `link_depth` and `selections` apply.
+        `chunk`, `link_depth`, `selections` and `spool` apply.
     threads : ThreadPoolExecutor
         In which chunks are compressed.
     number : int
@@ -134,14 +134,13 @@ class Writer:
     Attributes
     ----------
     dirty : bool
-        Whether anything was changed since it was last set to False.
+        Whether anything was changed since `begin`.
     effects : Effects
-        Of all operations since it was last set.
+        Of all operations since then.
     """
 
     def __init__(self, file: h5f.FileID, limits: Limits, threads: ThreadPoolExecutor, number: int) -> None:
-        self.dirty = False
-        self.effects = Effects()
+        self.begin()
         self._file = file
         self._limits = limits
         self._threads = threads
@@ -149,8 +148,28 @@ class Writer:
         self._places: dict[str, Place] = {}
         self._names = Destinations(file, limits.link_depth, self._changing)
 
+    def begin(self) -> None:
+        """Begin with another batch."""
+        self.dirty = False
+        self.effects = Effects()
+        self._extra = 0
+
     def _changing(self) -> None:
         self.dirty = True
+
+    def _toil(self, nbytes: int) -> None:
+        """Count bytes that are to be gone through for a batch besides its own data, which is as long as it is.
+
+        Raises
+        ------
+        TooLarge
+            They are too many for one commit.
+        """
+        self._extra += nbytes
+        if self._extra > self._limits.spool:
+            raise TooLarge(
+                f"{self._extra} bytes would be gone through, more than the limit 'spool' ({self._limits.spool})"
+            )
 
     def carry_out(self, operation: Operation) -> Outcome:
         """Carry out one operation.
@@ -290,6 +309,7 @@ class Writer:
         data = None
         if operation.data is not None and operation.shape is not None:
             data = with_references(operation.data, self._names.find)
+            self._toil(_spread(data, prod(operation.shape), memory_size(operation.dtype)))
         self._changing()
         made = create(group, link, recipe)
         self._linked(operation.name, "created", operation.shape)
@@ -312,6 +332,7 @@ class Writer:
         data = with_references(operation.data, self._names.find)
         Source(data, place, selection.shape)  # says what is wrong
         if selection.count:
+            self._toil(_spread(data, selection.count, place.id.get_type().get_size()))
             self._rewriting(place)
             store(place, selection, data, self._threads)
             self._data_changed(operation.name, place, "written", shape)
@@ -381,6 +402,7 @@ class Writer:
         rows = Source(data, place, data.shape or ()).take(0, (data.shape or (0,))[0])
         if not rows.size:
             return Outcome(shape=shape, start=shape[0], done=False)
+        self._toil(shape[0] * place.id.get_type().get_size())
         there, kept, fresh = match(place, rows, key, shape[0])
         now = (shape[0] + fresh.size,)
         self._check_growth(place, now, operation.name)
@@ -409,9 +431,11 @@ class Writer:
         Source(data, place, data.shape)
         if not count:
             return Outcome(shape=shape, start=index, done=False)
+        behind = _slab(now, axis, index, now[axis] - index)
+        self._toil(behind.count * place.id.get_type().get_size())
         self._rewriting(place)
         place.id.set_extent(now)
-        place.make_ready(_slab(now, axis, index, now[axis] - index))
+        place.make_ready(behind)
         shift(place, now, axis, index, count)
         store(place, _slab(now, axis, index, count), data, self._threads)
         self._data_changed(operation.name, place, "resized", now, axis=axis)
@@ -548,6 +572,11 @@ def _slab(shape: tuple[int, ...], axis: int, start: int, count: int) -> Selectio
     axes: list[Axis] = [Span(0, side) for side in shape]
     axes[axis] = Span(start, count)
     return Selection(source=shape, axes=tuple(axes))
+
+
+def _spread(data: Payload, count: int, itemsize: int) -> int:
+    """Bytes of `count` elements when they are made of fewer."""
+    return count * itemsize if count > prod(data.shape or ()) else 0
 
 
 def _check_walk(place: Place, shape: tuple[int, ...], now: tuple[int, ...]) -> None:
