@@ -213,6 +213,36 @@ def test_nothing_is_put_in_order_while_somebody_reads(tmp_path: Path, monkeypatc
     run(tmp_path, work)
 
 
+def test_no_garbage_is_collected_while_the_library_is_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # In every process that is started, at every occasion that there is.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import gc, sys\n"
+        "def told(phase, info):\n"
+        "    frame, names = sys._getframe(), set()\n"
+        "    while frame:\n"
+        "        names.add((frame.f_code.co_filename.rpartition('/')[2], frame.f_code.co_name))\n"
+        "        frame = frame.f_back\n"
+        f"    mark = {str(tmp_path)!r} + ('/within' if ('journal.py', '_change') in names else '/beside')\n"
+        "    if ('owner.py', 'serve') in names:\n"
+        "        open(mark, 'w').close()\n"
+        "gc.callbacks.append(told)\n"
+        "gc.set_threshold(1)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    (tmp_path / "served").mkdir()
+
+    async def work(store: HDF5Store) -> None:
+        await store.apply("a.h5", WRITER, [table("/t", "<i8")], create=True)
+        for number in range(5):
+            await store.apply("a.h5", WRITER, [Append(name="/t", data=payload([number]))])
+            with pytest.raises(NotFound):
+                await store.apply("a.h5", WRITER, [CreateGroup(name="/g"), Delete(name="/none")])
+
+    run(tmp_path / "served", work)
+    assert (tmp_path / "beside").exists()
+    assert not (tmp_path / "within").exists()
+
+
 def test_a_disk_that_failed_is_tried_again_by_another_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # In the owner alone, and once: what the kernel says of a disk that lost something.
     failing = tmp_path / "failing"

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import os
 import resource
 import signal
 import socket
 import sys
 from collections import OrderedDict
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from pathlib import Path
@@ -123,6 +125,23 @@ class OwnedFiles(OpenFiles):
         return super().open(path, generation)
 
 
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep the garbage collector of Python away while the library is at work.
+
+    The library calls us to read and to write, and does not expect to be called meanwhile. A collection would do so: it
+    closes datasets that are a part of circles, such as those of exceptions with their frames. What the library has in
+    hand then is gone when it goes on.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 class Owner(Worker):
     """Answers requests about one file, and writes it.
 
@@ -139,6 +158,7 @@ class Owner(Worker):
         self._threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="ndstream-encode")
         self._disk: JournaledFile | None = None
 
+    @_uncollected()
     def answer(self, request: Request) -> Reply:
         """Answer one request; a mistake of ours in the middle of a commit ends the process, as a crash does."""
         if isinstance(request, Apply | Publish | Checkpoint):
@@ -174,6 +194,7 @@ class Owner(Worker):
             case _:
                 return super().handle(request)
 
+    @_uncollected()
     def close(self) -> None:
         """Let go of the file; what is staged is carried out."""
         super().close()
