@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import csv
 import sys
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ndstream.cli.extract import Extract
 from ndstream.cli.plain import plain
 from ndstream.cli.preview import preview
 from ndstream.errors import InvalidRequest, UnsupportedDType
+from ndstream.wire.buffers import bytes_of
 
 
 def text(extract: Extract, *, whole: bool) -> str:
@@ -47,9 +44,4 @@ def write_raw(extract: Extract) -> None:
         raise UnsupportedDType(f"{extract.dataset.name}: elements of variable length have no common form as bytes")
     little = extract.dtype.newbyteorder("<")
     for _, values in extract.pieces():
-        sys.stdout.buffer.write(as_bytes(values.astype(little, copy=False)))
-
-
-def as_bytes(values: NDArray[Any]) -> memoryview:
-    """Bytes of elements in C order; numpy itself has none of dates."""
-    return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+        sys.stdout.buffer.write(bytes_of(values.astype(little, copy=False)))

@@ -13,11 +13,11 @@ import numpy as np
 from ndstream.cli.extract import Extract
 from ndstream.cli.hdf5 import write_hdf5
 from ndstream.cli.output import complete, refuse
-from ndstream.cli.printing import as_bytes
 from ndstream.cli.target import Target
 from ndstream.client.progress import transfer
 from ndstream.core.limits import MiB
 from ndstream.errors import ConnectionLost, InvalidRequest, ProtocolError, UnsupportedDType
+from ndstream.wire.buffers import bytes_of
 
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf", ".he5", ".nxs", ".nc")
 _PIECE = 1 * MiB
@@ -110,7 +110,7 @@ def write_npy(extract: Extract, file: BinaryIO) -> None:
     np.lib.format.write_array_header_1_0(file, header)
     with transfer(extract.dataset.name, extract.nbytes):
         for _, values in extract.pieces():
-            file.write(as_bytes(values))
+            file.write(bytes_of(values))
 
 
 def _pour(connection: Any, path: str) -> None:

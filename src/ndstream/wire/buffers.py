@@ -7,6 +7,7 @@ import mmap
 import sys
 import weakref
 from collections import deque
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,12 @@ _HUGE_PAGE = 2 << 20
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt, in malloc.h
 _KEPT = 128 << 20
 _MAPPED = 32 << 20  # the most that it can be told
+
+
+def bytes_of(array: NDArray[Any]) -> memoryview:
+    """Bytes of elements in C order, those of dates too: a view when the array is contiguous, else of a copy."""
+    view: memoryview = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+    return view
 
 
 def keep_heap() -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from ndstream.core.limits import Limits
 from ndstream.core.packets import STREAM2, Buffer, Codec, CodecFactory, Decoding, Packet
@@ -247,12 +246,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"{_short(value)} of type {type(value).__name__}")
-
-
-def body(array: NDArray[Any]) -> memoryview:
-    """Bytes of an array in C order: a view of its memory when it is C-contiguous, else of a copy."""
-    view: memoryview = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-    return view
 
 
 def _short(value: Any) -> str:

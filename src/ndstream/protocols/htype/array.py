@@ -15,7 +15,8 @@ from ndstream.core.packets import Buffer, Codec, Decoding, Image, Position
 from ndstream.errors import BadHeader, DecodeError, MessageError
 from ndstream.protocols.htype.elements import checked_shape, element_type, type_name, view
 from ndstream.protocols.htype.messages import as_bytes, part_of, segments_of, whole_number
-from ndstream.wire.multipart import body, encode_header
+from ndstream.wire.buffers import bytes_of
+from ndstream.wire.multipart import encode_header
 
 _NOT_ENCODED = (None, "", "none")
 _ndarray = np.ndarray
@@ -123,7 +124,7 @@ class ArrayCodec(Codec):
         for segment in segments_of(data):
             if isinstance(segment, np.ndarray):
                 self._describe(header, segment)
-                parts.append(body(segment))
+                parts.append(bytes_of(segment))
             else:
                 parts.append(as_bytes(segment))
         parts[0] = encode_header(header)
@@ -144,7 +145,7 @@ class ArrayCodec(Codec):
     def images(self, data: Any) -> dict[str, Image]:
         """Segments by their index, ``"0"``, ``"1"``, …, without the empty ones."""
         return {
-            str(index): Image(payload=body(array), encoding="none", shape=array.shape, dtype=array.dtype)
+            str(index): Image(payload=bytes_of(array), encoding="none", shape=array.shape, dtype=array.dtype)
             for index, array in enumerate(segments_of(data))
             if array is not None
         }

@@ -19,8 +19,8 @@ from ndstream.core.packets import Buffer, Encoding, Image
 from ndstream.errors import BadHeader, DecodeError
 from ndstream.protocols.htype.elements import checked_shape, view
 from ndstream.protocols.htype.messages import Channel, whole_number
+from ndstream.wire.buffers import bytes_of
 from ndstream.wire.compression import pack, unpack
-from ndstream.wire.multipart import body
 
 _TYPES = {name: name for name in ("bool", "float32", "float64")}
 _TYPES |= {f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
@@ -173,7 +173,7 @@ def decompressed(part: Buffer, compression: str, most: int) -> Buffer:
     for size in sizes:
         if size <= most:
             try:
-                return body(unpack(Image(payload=payload, encoding=kind, shape=(size,), dtype=_BYTE)))
+                return bytes_of(unpack(Image(payload=payload, encoding=kind, shape=(size,), dtype=_BYTE)))
             except DecodeError as error:
                 problem = error
     raise problem

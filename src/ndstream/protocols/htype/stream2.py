@@ -21,8 +21,8 @@ from ndstream.errors import BadHeader, DecodeError
 from ndstream.protocols.htype.elements import checked_shape, view
 from ndstream.protocols.htype.messages import part_of, whole_number
 from ndstream.wire import cbor
+from ndstream.wire.buffers import bytes_of
 from ndstream.wire.compression import unpack
-from ndstream.wire.multipart import body
 
 _DATE, _ROWS, _COLUMNS, _COMPRESSED = 0, 40, 1040, 56500
 #: Element types by the tag of their arrays (RFC 8746), without those that numpy lacks.
@@ -205,7 +205,7 @@ def _arrays(values: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Image
         if isinstance(value, Image):
             yield f"{prefix}{key}", value
         elif isinstance(value, np.ndarray):
-            image = Image(payload=body(value), encoding="none", shape=value.shape, dtype=value.dtype)
+            image = Image(payload=bytes_of(value), encoding="none", shape=value.shape, dtype=value.dtype)
             yield f"{prefix}{key}", image
         elif isinstance(value, dict) and not prefix:
             yield from _arrays(value, f"{key}/")
@@ -227,7 +227,7 @@ def _tagged(value: Any) -> Any:
         case datetime():
             return cbor.Tag(_DATE, value.isoformat())
         case np.ndarray():
-            flat = cbor.Tag(_tag(value.dtype), body(value))
+            flat = cbor.Tag(_tag(value.dtype), bytes_of(value))
         case Image():
             flat = cbor.Tag(_tag(value.dtype), _packed(value))
         case np.generic() if value.dtype.kind in "biuf":

@@ -33,7 +33,7 @@ from ndstream.protocols.rpc.messages import (
     PlainRead,
     Request,
 )
-from ndstream.wire.framing import Buffer
+from ndstream.wire.framing import LONGEST, Buffer
 
 _EXTENDED = 0xC1
 _HEAD = struct.Struct(">BBHI")
@@ -306,7 +306,7 @@ class _Restorer:
 
 
 def pack(
-    fields: Mapping[str, Any], form: Form, *, more: bool = False, compress: bool = False, most: int = 1 << 32
+    fields: Mapping[str, Any], form: Form, *, more: bool = False, compress: bool = False, most: int = LONGEST
 ) -> list[Buffer]:
     """Put a message into bytes.
 

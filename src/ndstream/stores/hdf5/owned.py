@@ -708,9 +708,10 @@ class Owned:
                     # Who reads goes on, from the file as it is left.
                     with contextlib.nullcontext() if self._descriptor is None else self._descriptor.leaving():
                         await tenure.aclose()
-                    if self._is_there():
-                        with contextlib.suppress(OSError):
-                            self._seen = generation_of(os.stat(self.path))  # noqa: PTH116  (as above)
+                    with contextlib.suppress(Conflict):
+                        status = self._status()
+                        if self._identity == (status.st_dev, status.st_ino):
+                            self._seen = generation_of(status)
                 finally:
                     self.gate.open()
 

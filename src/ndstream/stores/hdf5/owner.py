@@ -246,14 +246,15 @@ class Owner(Worker):
 
     def _open_file(self) -> None:
         disk = self._held()
-        if not disk.path.stat().st_size:  # h5py would make a file of it
+        status = disk.path.stat()
+        if not status.st_size:  # h5py would make a file of it
             raise Corrupt("not an HDF5 file: it is empty")
         try:
             self._file = h5py.File(disk, "r+")
         except LIBRARY_ERRORS as error:
             raise Corrupt(f"not a writable HDF5 file: {reason_of(error)}") from None
         path = str(disk.path)
-        self._owned_files.owned = OwnedFile(path, self._file, generation_of(disk.path.stat()))
+        self._owned_files.owned = OwnedFile(path, self._file, generation_of(status))
         self._writer = Writer(self._file.id, self._writing, self._threads, number_of(path))
 
     def _close_file(self) -> None:

@@ -31,12 +31,12 @@ from ndstream.stores.hdf5.layout import Chunked, Contiguous, Inline, Library
 from ndstream.stores.hdf5.library import Boxes, Fetch
 from ndstream.stores.hdf5.messages import Located
 from ndstream.stores.hdf5.plan import plan
-from ndstream.stores.hdf5.reading import LibraryReading, Means, PieceReading, ReadyReading, at_hand, whole
+from ndstream.stores.hdf5.reading import LibraryReading, Means, PieceReading, ReadyReading, whole
 from ndstream.stores.hdf5.spool import Spool, unspooled
 from ndstream.stores.hdf5.stored import StoredChunkReading, StoredRows
 from ndstream.stores.hdf5.work import Copying, Decoding, Filling, Work, loadings
 from ndstream.stores.spools import SpoolFiles
-from ndstream.wire.buffers import BufferPool
+from ndstream.wire.buffers import BufferPool, bytes_of
 
 #: Runs or chunks that are read on the event loop before it is better to leave that to a thread.
 _FEW = 8
@@ -149,7 +149,7 @@ class Reader:
             return ReadyReading(dtype, selection.shape, memoryview(b""), elsewhere=elsewhere)
         if isinstance(layout, Inline):
             array = np.frombuffer(layout.data, element_type(itemsize)).reshape(selection.source)
-            return ReadyReading(dtype, selection.shape, at_hand(selection.apply(array)), elsewhere=elsewhere)
+            return ReadyReading(dtype, selection.shape, bytes_of(selection.apply(array)), elsewhere=elsewhere)
         if nbytes > self._means.limits.inline_data:
             return None
         if file is None:
@@ -289,4 +289,4 @@ def _chunks_at_once(chunks: Chunks, selection: Selection) -> memoryview | None:
     if len(parts) > _FEW:
         return None
     result: NDArray[Any] = np.empty(selection.shape, chunks.itemtype)
-    return at_hand(result) if chunks.put_at_once(parts, result) else None
+    return bytes_of(result) if chunks.put_at_once(parts, result) else None

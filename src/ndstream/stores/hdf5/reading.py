@@ -10,9 +10,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ndstream.core.dtypes import DType, memory_size
 from ndstream.core.limits import Limits
 from ndstream.core.ports import Lent
@@ -392,8 +389,3 @@ async def whole(reading: PieceReading | LibraryReading) -> memoryview:
     """Read all of it now, for few bytes."""
     buffers = [buffer async for buffer in reading.buffers()]
     return buffers[0] if len(buffers) == 1 else memoryview(b"".join(buffers))
-
-
-def at_hand(array: NDArray[Any]) -> memoryview:
-    """Bytes of an array in C order; a view when it is contiguous."""
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

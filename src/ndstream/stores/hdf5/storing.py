@@ -87,6 +87,12 @@ class Place:
         most = self.id.get_space().get_simple_extent_dims(True)
         return tuple(None if side == h5s.UNLIMITED else side for side in most)
 
+    @property
+    def width(self) -> int:
+        """Bytes that an element takes in the file, itself or what stands for it."""
+        size: int = self.id.get_type().get_size()
+        return size
+
     def put(self, corner: tuple[int, ...], stored: NDArray[np.uint8], mask: int = 0) -> None:
         """Store a chunk, whose first element has the index `corner`, past the filters, those in `mask` skipped."""
         if not self.filters:

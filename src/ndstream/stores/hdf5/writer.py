@@ -51,6 +51,7 @@ from ndstream.stores.hdf5.matching import match
 from ndstream.stores.hdf5.names import spellings
 from ndstream.stores.hdf5.shifting import shift
 from ndstream.stores.hdf5.storing import Place, Source, place_of, store
+from ndstream.wire import buffers
 
 _PLACES = 64
 #: Places of chunks that the library goes through in a few seconds.
@@ -191,8 +192,8 @@ class Writer:
         # As bytes: numpy would join numbers in the byte order of the machine, and records without their gaps.
         opaque = Opaque(size=memory_size(first.data.dtype))
         arrays = [array_of(msgspec.structs.replace(operation.data, dtype=opaque)) for operation in some]
-        whole = np.ascontiguousarray(np.concatenate(arrays, axis=first.axis))
-        data = whole.reshape(-1).view(np.uint8).data
+        whole = np.concatenate(arrays, axis=first.axis)
+        data = buffers.bytes_of(whole)
         outcome = self._append(first, place, shape, msgspec.structs.replace(first.data, shape=whole.shape, data=data))
         assert outcome.shape is not None
         assert outcome.start is not None
@@ -309,7 +310,8 @@ class Writer:
         data = None
         if operation.data is not None and operation.shape is not None:
             data = with_references(operation.data, self._names.find)
-            self._toil(_spread(data, prod(operation.shape), memory_size(operation.dtype)))
+            if _is_spread(data, count := prod(operation.shape)):
+                self._toil(count * memory_size(operation.dtype))
         self._changing()
         made = create(group, link, recipe)
         self._linked(operation.name, "created", operation.shape)
@@ -332,7 +334,8 @@ class Writer:
         data = with_references(operation.data, self._names.find)
         Source(data, place, selection.shape)  # says what is wrong
         if selection.count:
-            self._toil(_spread(data, selection.count, place.id.get_type().get_size()))
+            if _is_spread(data, selection.count):
+                self._toil(selection.count * place.width)
             self._rewriting(place)
             store(place, selection, data, self._threads)
             self._data_changed(operation.name, place, "written", shape)
@@ -347,7 +350,7 @@ class Writer:
         stored = bytes_of(operation.data)
         if stored.size > self._limits.chunk:
             raise TooLarge(f"a chunk of {stored.size} bytes is more than the limit 'chunk' ({self._limits.chunk})")
-        check_stored(operation, stored.size, len(place.filters), prod(place.grid) * place.id.get_type().get_size())
+        check_stored(operation, stored.size, len(place.filters), prod(place.grid) * place.width)
         self._check_growth(place, now, operation.name)
         if now == shape:
             self._rewriting(place)
@@ -402,7 +405,7 @@ class Writer:
         rows = Source(data, place, data.shape or ()).take(0, (data.shape or (0,))[0])
         if not rows.size:
             return Outcome(shape=shape, start=shape[0], done=False)
-        self._toil(shape[0] * place.id.get_type().get_size())
+        self._toil(shape[0] * place.width)
         there, kept, fresh = match(place, rows, key, shape[0])
         now = (shape[0] + fresh.size,)
         self._check_growth(place, now, operation.name)
@@ -432,7 +435,7 @@ class Writer:
         if not count:
             return Outcome(shape=shape, start=index, done=False)
         behind = _slab(now, axis, index, now[axis] - index)
-        self._toil(behind.count * place.id.get_type().get_size())
+        self._toil(behind.count * place.width)
         self._rewriting(place)
         place.id.set_extent(now)
         place.make_ready(behind)
@@ -574,9 +577,9 @@ def _slab(shape: tuple[int, ...], axis: int, start: int, count: int) -> Selectio
     return Selection(source=shape, axes=tuple(axes))
 
 
-def _spread(data: Payload, count: int, itemsize: int) -> int:
-    """Bytes of `count` elements when they are made of fewer."""
-    return count * itemsize if count > prod(data.shape or ()) else 0
+def _is_spread(data: Payload, count: int) -> bool:
+    """Whether `count` elements are made of fewer."""
+    return count > prod(data.shape or ())
 
 
 def _check_walk(place: Place, shape: tuple[int, ...], now: tuple[int, ...]) -> None:
